@@ -1,0 +1,60 @@
+"""Names of extensions: short name -> "module:Class". Nothing heavy is imported until a name is chosen.
+
+Another package adds a name by an entry point in the group `mlplatform.<kind>`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from mlplatform.errors import UnknownName
+
+_BUILTIN: dict[str, dict[str, str]] = {
+    "gate": {
+        "metric": "mlplatform.plugins.gates.metric:MetricGate",
+        "no_regression": "mlplatform.plugins.gates.no_regression:NoRegressionGate",
+        "budget": "mlplatform.plugins.gates.budget:BudgetGate",
+        "serving_check": "mlplatform.plugins.gates.serving_check:ServingCheckGate",
+    },
+    "technique": {
+        "onnx": "mlplatform.plugins.techniques.onnx_export:OnnxExport",
+        "dynamic_int8": "mlplatform.plugins.techniques.dynamic_int8:DynamicInt8",
+    },
+    "runtime": {
+        "onnx": "mlplatform.plugins.runtimes.onnx:OnnxRuntime",
+        "sklearn": "mlplatform.plugins.runtimes.sklearn:SklearnRuntime",
+        "torch": "mlplatform.plugins.runtimes.torch:TorchRuntime",
+    },
+    "target": {"local": "mlplatform.plugins.targets.local:LocalTarget"},
+    "metric": {
+        "drift": "mlplatform.plugins.metrics.drift:DriftMetric",
+        "quality": "mlplatform.plugins.metrics.quality:QualityMetric",
+    },
+    "trigger": {"sustained": "mlplatform.plugins.triggers.sustained:SustainedTrigger"},
+}
+
+
+def names(kind: str) -> dict[str, str]:
+    """Every known name of a kind, built in or from another package."""
+    return {**_BUILTIN[kind], **_installed(kind)}
+
+
+def kinds() -> tuple[str, ...]:
+    return tuple(_BUILTIN)
+
+
+def find(kind: str, name: str) -> Any:
+    """The class behind a name; UnknownName lists the known ones."""
+    known = names(kind)
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    module, _, attribute = known[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@cache
+def _installed(kind: str) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=f"mlplatform.{kind}")}

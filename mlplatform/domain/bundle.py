@@ -1,0 +1,117 @@
+"""What a bundle says of itself: `manifest.json`, whose SHA-256 is the version's digest.
+
+A bundle is an immutable folder::
+
+    manifest.json      this page; its bytes are digested
+    model/             the model's own files (MLflow layout, or model.onnx)
+    sample.json        a few real rows as `{column: [values]}`: warm-up requests and the serving check
+    reference.json     profile of the reference data (`mlplatform.stats.profile`), with `spec` and `profile`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlplatform.domain.canonical import canonical
+
+Dtype = Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]
+"""MLflow's names of the column types of a signature."""
+
+NUMPY_DTYPES: dict[str, str] = {
+    "boolean": "bool",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "string": "object",
+    "datetime": "datetime64[ns]",
+}
+
+OutputKind = Literal["label", "probabilities", "logits", "value"]
+"""What a runtime's `predictions` are: class labels, class probabilities, logits, or regression values."""
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    dtype: Dtype
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """How to read the answers."""
+
+    kind: Literal["classification", "regression"]
+    output: OutputKind
+    classes: tuple[str | int | float | bool, ...] = ()
+    target: str = "target"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds and how to run it."""
+
+    runtime: str
+    model_path: str
+    """The model's file or folder, relative to the bundle."""
+    inputs: tuple[Column, ...]
+    task: Task
+    files: Mapping[str, FileEntry]
+    """Every file but the manifest itself, by path relative to the bundle, with `/`."""
+    requirements: Mapping[str, str] = field(default_factory=dict)
+    """Package versions that the model was made with, for native runtimes."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What only the runtime reads."""
+    format: int = 1
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.inputs)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the model itself, without sample and reference."""
+        return sum(f.size_bytes for path, f in self.files.items() if path.startswith("model/"))
+
+    def encode(self) -> bytes:
+        return canonical(self)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Manifest:
+        """Read a manifest; ValueError when it is not one."""
+        try:
+            d = json.loads(raw)
+            return cls(
+                runtime=d["runtime"],
+                model_path=d["model_path"],
+                inputs=tuple(Column(**c) for c in d["inputs"]),
+                task=Task(**{**d["task"], "classes": tuple(d["task"]["classes"])}),
+                files={path: FileEntry(**f) for path, f in d["files"].items()},
+                requirements=d["requirements"],
+                options=d["options"],
+                format=d["format"],
+            )
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a bundle manifest: {error!r}") from error
+
+
+def differing_columns(wanted: Sequence[Column], given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names that are missing and names that are extra."""
+    names = {c.name for c in wanted}
+    missing = [c.name for c in wanted if c.required and c.name not in set(given)]
+    return missing, [name for name in given if name not in names]

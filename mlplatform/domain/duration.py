@@ -1,0 +1,33 @@
+"""Durations as people write them in a policy: `30s`, `10m`, `24h`, `14d`, `4w`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def duration(text: str) -> timedelta:
+    """Parse a duration; ValueError says what would be right.
+
+    >>> duration("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write for example 30s, 10m, 24h, 14d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def spell(span: timedelta) -> str:
+    """The shortest exact spelling of a duration.
+
+    >>> spell(timedelta(hours=36))
+    '36h'
+    """
+    seconds = span.total_seconds()
+    for unit in ("w", "d", "h", "m", "s"):
+        if seconds >= _UNITS[unit] and (seconds / _UNITS[unit]).is_integer():
+            return f"{int(seconds / _UNITS[unit])}{unit}"
+    return f"{seconds:g}s"

@@ -1,0 +1,159 @@
+"""All that a project demands, as `policy.toml` says it. Read once, validated whole, digested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlplatform.domain.approval import Demand
+from mlplatform.domain.canonical import digest
+from mlplatform.domain.duration import duration
+from mlplatform.domain.governor import Limits
+from mlplatform.domain.ladder import Ladder
+
+
+@dataclass(frozen=True)
+class Use:
+    """An extension by its short name, with its options: `{ use = "metric", name = "auc", at_least = 0.8 }`."""
+
+    use: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluateOn:
+    """The rows that candidate and incumbent answer."""
+
+    use: Literal["holdout", "labelled_window"] = "holdout"
+    last: str = "30d"
+    """For `labelled_window`: how far back from the newest labelled row."""
+    min_rows: int = 200
+    """With fewer labelled rows the holdout is used."""
+    max_rows: int = 100_000
+
+    def __post_init__(self) -> None:
+        duration(self.last)
+
+
+@dataclass(frozen=True)
+class Data:
+    target: str = "target"
+    time: str | None = None
+    """Column with the event's time. Without it the time of the prediction counts."""
+    context: tuple[str, ...] = ()
+    """Columns that a request may carry beside the features: captured, never shown to the model."""
+    evaluate: EvaluateOn = field(default_factory=EvaluateOn)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    name: str
+    target: str = "local"
+    port: int = 0
+    """0 takes any free one, and keeps it."""
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Probation:
+    """How long the old version stays warm after a switch, and what takes the new one back."""
+
+    lasts: str = "14d"
+    or_labels: int = 5000
+    """Ends earlier, once so many labelled rows were seen."""
+    error_rate: float = 0.01
+    """Share of requests that may fail; a sequential test takes the version back above it."""
+    quality_drop: float = 0.05
+    """How far below the incumbent's own evaluated quality live labels may be."""
+    alpha: float = 0.01
+    """Chance over the whole probation of taking back a version that keeps within the limits."""
+
+    def __post_init__(self) -> None:
+        duration(self.lasts)
+        if not 0 < self.alpha < 0.5:
+            raise ValueError("alpha must be between 0 and 0.5")
+
+
+@dataclass(frozen=True)
+class Stage:
+    gates: tuple[Use, ...] = ()
+    auto: bool = False
+    """Whether a version that passes may enter without a person asking for it."""
+    endpoint: Endpoint | None = None
+    approvals: Demand = field(default_factory=Demand)
+    probation: Probation = field(default_factory=Probation)
+
+
+@dataclass(frozen=True)
+class Compress:
+    steps: tuple[Use, ...] = ()
+    """Techniques, in order; each makes a child of the one before."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    sample: float = 1.0
+    """Share of requests that are kept."""
+    drop_columns: tuple[str, ...] = ()
+    """Columns that never reach the disk."""
+    max_bytes: int = 2_000_000_000
+    """Blocks not yet ingested; above it the server drops and counts."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sample <= 1:
+            raise ValueError("sample must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Watch:
+    window: str = "1h"
+    min_rows: int = 100
+    """A window with fewer rows joins the next one."""
+    metrics: tuple[Use, ...] = ()
+
+    def __post_init__(self) -> None:
+        if duration(self.window).total_seconds() <= 0:
+            raise ValueError("window must be longer than nothing")
+
+
+@dataclass(frozen=True)
+class Retrain:
+    project: str = "."
+    """Folder with the MLproject file, relative to the policy."""
+    when: tuple[Use, ...] = ()
+    governor: Limits = field(default_factory=Limits)
+    compress: bool = True
+    """Whether the steps of `[compress]` follow a retraining."""
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    outside_moves: Literal["revert", "record"] = "revert"
+
+
+@dataclass(frozen=True)
+class Policy:
+    model: str
+    ladder: Ladder
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    compress: Compress = field(default_factory=Compress)
+    capture: Capture = field(default_factory=Capture)
+    watch: Watch = field(default_factory=Watch)
+    retrain: Retrain = field(default_factory=Retrain)
+    reconcile: Reconcile = field(default_factory=Reconcile)
+
+    def stage(self, name: str) -> Stage:
+        """A stage's demands; a stage that the file does not mention demands nothing."""
+        self.ladder.rank(name)
+        return self.stages.get(name, Stage())
+
+    @property
+    def live_stage(self) -> str | None:
+        """The highest stage with an endpoint: the one that monitoring and retraining look at."""
+        return next((s for s in reversed(self.ladder.stages) if self.stage(s).endpoint), None)
+
+    @property
+    def digest(self) -> str:
+        return digest(self)

@@ -1,0 +1,100 @@
+"""A slice of live observations, what was seen in it, and what follows: KEEP, ALERT, RETRAIN or ROLLBACK."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from mlplatform.domain.verdict import Measurement
+
+
+class Action(StrEnum):
+    KEEP = "KEEP"
+    ALERT = "ALERT"
+    RETRAIN = "RETRAIN"
+    ROLLBACK = "ROLLBACK"
+
+
+class State(StrEnum):
+    """What a metric says of a window."""
+
+    OK = "OK"
+    ALARM = "ALARM"
+    UNKNOWN = "UNKNOWN"
+    """Not enough data to tell."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One metric's reading of one window."""
+
+    metric: str
+    state: State
+    because: str
+    retrain: bool = False
+    """Whether an alarm of this metric may lead to a retraining (quality may, drift of inputs alone does not)."""
+    measurements: tuple[Measurement, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A closed slice of time of one endpoint, and the signals read from it."""
+
+    model: str
+    endpoint: str
+    start: datetime
+    end: datetime
+    version: int
+    """The version that answered most of its rows."""
+    rows: int
+    labelled: int
+    signals: tuple[Signal, ...] = ()
+
+    @property
+    def alarms(self) -> tuple[Signal, ...]:
+        return tuple(s for s in self.signals if s.state is State.ALARM)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from the windows so far, with the reason kept."""
+
+    action: Action
+    because: str
+    at: datetime
+
+
+def decide(windows: Sequence[Window], triggered: Sequence[str]) -> Decision:
+    """What the newest window asks for. `triggered`: the reasons of the triggers that fired.
+
+    Pure; whether a retraining really starts is the governor's word.
+    """
+    newest = windows[-1]
+    if triggered:
+        return Decision(Action.RETRAIN, "; ".join(triggered), newest.end)
+    if newest.alarms:
+        return Decision(Action.ALERT, "; ".join(s.because for s in newest.alarms), newest.end)
+    return Decision(Action.KEEP, _calm(newest), newest.end)
+
+
+def sustained(windows: Sequence[Window], k: int, of: int) -> str:
+    """The reason to retrain when `k` of the last `of` windows of the live version had an alarm that may retrain; else "".
+
+    Windows of an earlier version do not count against its successor.
+    """
+    version = windows[-1].version
+    recent = [w for w in windows[-of:] if w.version == version]
+    alarmed = [w for w in recent if any(s.retrain for s in w.alarms)]
+    if len(alarmed) < k or alarmed[-1] is not windows[-1]:
+        return ""
+    latest = next(s for s in alarmed[-1].alarms if s.retrain)
+    return f"{len(alarmed)} of the last {len(recent)} windows alarmed ({latest.because})"
+
+
+def _calm(window: Window) -> str:
+    unknown = [s.because for s in window.signals if s.state is State.UNKNOWN]
+    return "not enough data: " + "; ".join(unknown) if unknown else "every metric within its limits"

@@ -1,0 +1,222 @@
+"""One family of errors: the facts, one sentence, a next step, an exit code.
+
+The class docstring is the sentence, with the facts as fields, so that code, terminal and docs cannot differ.
+A refusal by a gate is a result, not an error: see `mlplatform.domain.verdict`.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, ClassVar, Iterable
+
+DONE, BUG, USAGE, REFUSED, WAITING, CONFLICT, WORLD, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+
+
+class MlplatformError(Exception):
+    """Something went wrong"""
+
+    exit_code: ClassVar[int] = WORLD
+    hint: ClassVar[str] = ""
+
+    def __init__(self, hint: str = "", **facts: Any) -> None:
+        self.facts = facts
+        self.next_step = (hint or self.hint).format_map(_Facts(facts))
+        sentence = " ".join((type(self).__doc__ or "").split())
+        super().__init__(sentence.format_map(_Facts(facts)))
+
+    @property
+    def code(self) -> str:
+        """The name of the error in `--json` output: `UnknownModel` becomes `unknown_model`."""
+        name = type(self).__name__
+        return "".join(("_" if i and c.isupper() else "") + c.lower() for i, c in enumerate(name))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"error": self.code, "message": str(self), "hint": self.next_step, **_plain(self.facts)}
+
+
+class UsageError(MlplatformError):
+    """{what}"""
+
+    exit_code = USAGE
+
+
+class Refused(MlplatformError):
+    """{what}"""
+
+    exit_code = REFUSED
+
+
+class Waiting(MlplatformError):
+    """{what}"""
+
+    exit_code = WAITING
+
+
+class Conflict(MlplatformError):
+    """{what}"""
+
+    exit_code = CONFLICT
+
+
+class WorldError(MlplatformError):
+    """{what}"""
+
+    exit_code = WORLD
+
+
+# --- things that were named and do not exist ------------------------------------------------------------------
+
+
+class UnknownName(UsageError):
+    """There is no {kind} named {name!r}"""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
+        known = sorted(known)
+        super().__init__(hint or nearest(name, known), kind=kind, name=name, known=known)
+
+
+class NoProject(UsageError):
+    """No mlplatform.toml in {folder} or any folder above it"""
+
+    hint = "Run `mlplatform init` to make a project here, or `cd` into one."
+
+
+class BadVersionRef(UsageError):
+    """{ref!r} does not name a version"""
+
+    hint = "Write MODEL@VERSION or MODEL@STAGE, for example churn@7 or churn@production."
+
+
+class BadPolicy(UsageError):
+    """{path} has {count} mistake(s): {listing}"""
+
+    hint = "Correct them and run `mlplatform policy check`."
+
+    def __init__(self, path: str, mistakes: Iterable[str]) -> None:
+        mistakes = list(mistakes)
+        super().__init__(path=path, count=len(mistakes), mistakes=mistakes, listing="; ".join(mistakes))
+
+
+# --- refusals that have nothing to do with a gate -------------------------------------------------------------
+
+
+class IllegalMove(Refused):
+    """{model}@{version} cannot go from {origin} to {target}: {why}"""
+
+
+class ChangedBytes(Refused):
+    """The bytes of {what} are not those that were registered: {path} {change}"""
+
+    hint = "Nothing was promoted or served. Restore the file, or register the model again as a new version."
+
+
+class UnsafeArtifact(Refused):
+    """{path} is refused: {why}"""
+
+    hint = "Log the model again with the mlplatform SDK, in a safe format (ONNX, torch weights, skops)."
+
+
+class NotACandidate(Refused):
+    """Run {run_id} cannot become a version of {model}: {missing} missing"""
+
+    hint = "Log it with `mlplatform.log_candidate(model, sample=..., holdout=..., target=...)`; see docs/tutorial.md."
+
+
+# --- somebody was faster --------------------------------------------------------------------------------------
+
+
+class StageConflict(Conflict):
+    """{model} changed meanwhile: {stage} is held by version {holder}, expected {expected}"""
+
+    hint = "Look at `mlplatform history {model}` and try again."
+
+
+class LeaseHeld(Conflict):
+    """{name} is being worked on by {owner} until {until}"""
+
+    hint = "Wait for it to finish, or for its lease to expire."
+
+
+class LeaseLost(Conflict):
+    """The lease on {name} was taken over by another worker; nothing was changed"""
+
+    hint = "Run the command again."
+
+
+# --- the world failed -----------------------------------------------------------------------------------------
+
+
+class MlflowUnreachable(WorldError):
+    """MLflow at {uri} does not answer: {cause}"""
+
+    hint = "Start it, or correct `tracking_uri`; `mlplatform doctor` shows where the setting comes from."
+
+
+class DatabaseUnreachable(WorldError):
+    """The database {url} cannot be used: {cause}"""
+
+    hint = "Start it, or correct `database_url`; `mlplatform doctor` shows where the setting comes from."
+
+
+class NewerDatabase(WorldError):
+    """The database was made by a newer release of mlplatform (schema {found}, this release knows {known})"""
+
+    hint = "Upgrade mlplatform: pip install --upgrade mlplatform."
+
+
+class PortInUse(WorldError):
+    """Port {port} on {host} is in use by another program"""
+
+    hint = "Choose another with --port, or 0 for any free one."
+
+
+class AlreadyRunning(WorldError):
+    """{what} is already running in this project (pid {pid}{address})"""
+
+    hint = "Use the running one, or stop it with Ctrl-C in its terminal."
+
+
+class ServerDidNotFollow(WorldError):
+    """The server of {endpoint} did not put generation {generation} into effect within {seconds} s: {cause}"""
+
+    hint = "Its last good models stay in service. Look at {log}."
+
+
+class ChildFailed(WorldError):
+    """The sandboxed child that {doing} ended with {ending}: {cause}"""
+
+
+class TrainingFailed(WorldError):
+    """The training project {project} ended with {ending}: {cause}"""
+
+    hint = "Its output is in {log}."
+
+
+class MissingPackage(WorldError):
+    """{what} needs the package {package}"""
+
+    hint = "pip install {package}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """One sentence that helps with a mistyped name.
+
+    >>> nearest("prodution", ["staging", "production"])
+    "Did you mean 'production'?"
+    """
+    known = sorted(known)
+    if close := get_close_matches(name, known, n=1, cutoff=0.6):
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(known)}." if known else ""
+
+
+class _Facts(dict[str, Any]):
+    """Facts for `str.format_map`; a braces-free sentence for a fact that was not given."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    simple = (str, int, float, bool, type(None), list, dict)
+    return {k: v if isinstance(v, simple) else str(v) for k, v in facts.items()}

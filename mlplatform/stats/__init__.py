@@ -1,0 +1,3 @@
+"""Pure numerics on numpy and scipy.special: profiles, distances, tests, estimators. No I/O, no clock, no
+global randomness.
+"""

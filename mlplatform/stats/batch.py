@@ -1,0 +1,75 @@
+"""Rows on their way into a model: one matrix where every column is a number of one type, else one array a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Columns = Mapping[str, Array]
+"""A table: equally long one-dimensional arrays by name. Text is dtype object, times are datetime64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows in the signature's column order. Exactly one of `matrix` (n, k) and `arrays` is set."""
+
+    names: tuple[str, ...]
+    matrix: Array | None = None
+    arrays: Columns | None = None
+
+    @property
+    def rows(self) -> int:
+        if self.matrix is not None:
+            return int(self.matrix.shape[0])
+        return row_count(self.arrays or {})
+
+    def columns(self) -> Columns:
+        """The rows as one array a column; views, not copies, of a matrix."""
+        if self.matrix is not None:
+            return {name: self.matrix[:, i] for i, name in enumerate(self.names)}
+        return self.arrays or {}
+
+    def as_matrix(self, dtype: str) -> Array:
+        """The rows as one C-contiguous (n, k) array; TypeError or ValueError for columns that are not numbers."""
+        if self.matrix is not None:
+            return np.ascontiguousarray(self.matrix, dtype=dtype)
+        columns = self.arrays or {}
+        out = np.empty((self.rows, len(self.names)), dtype=dtype)
+        for i, name in enumerate(self.names):
+            out[:, i] = columns[name]
+        return out
+
+    @classmethod
+    def of(cls, columns: Columns, names: Sequence[str]) -> Batch:
+        """Pick the named columns of a table, in that order."""
+        return cls(tuple(names), arrays={name: columns[name] for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model answers. `predictions` is (n,) or (n, k), as its task's `output` says; `scores` (n, classes) or None."""
+
+    predictions: Array
+    scores: Array | None = None
+
+
+def row_count(columns: Columns) -> int:
+    return len(next(iter(columns.values()), ()))
+
+
+def take(columns: Columns, rows: Array) -> dict[str, Array]:
+    """The chosen rows: a mask or positions."""
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def concatenate(parts: Sequence[Columns]) -> dict[str, Array]:
+    """Tables below each other; columns that not all of them have are left out."""
+    if not parts:
+        return {}
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
