@@ -117,7 +117,7 @@ class UnsafeArtifact(Refused):
 
 
 class NotACandidate(Refused):
-    """Run {run_id} cannot become a version of {model}: {missing} missing"""
+    """Run {run_id} cannot become a version: {missing} missing"""
 
     hint = "Log it with `mlplatform.log_candidate(model, sample=..., holdout=..., target=...)`; see docs/tutorial.md."
 
@@ -129,6 +129,10 @@ class StageConflict(Conflict):
     """{model} changed meanwhile: {stage} is held by version {holder}, expected {expected}"""
 
     hint = "Look at `mlplatform history {model}` and try again."
+
+
+class VersionMoved(StageConflict):
+    """{model} changed meanwhile: version {version} is in {place}, expected {expected}"""
 
 
 class LeaseHeld(Conflict):
@@ -164,6 +168,12 @@ class NewerDatabase(WorldError):
     hint = "Upgrade mlplatform: pip install --upgrade mlplatform."
 
 
+class OlderDatabase(WorldError):
+    """The database {url} has schema {found}, this release of mlplatform needs {known}"""
+
+    hint = "Stop what uses it, then run `mlplatform db upgrade`."
+
+
 class PortInUse(WorldError):
     """Port {port} on {host} is in use by another program"""
 
@@ -182,6 +192,12 @@ class ServerDidNotFollow(WorldError):
     hint = "Its last good models stay in service. Look at {log}."
 
 
+class ServerDidNotStart(WorldError):
+    """The server of {endpoint} did not start: {cause}"""
+
+    hint = "Look at {log}."
+
+
 class ChildFailed(WorldError):
     """The sandboxed child that {doing} ended with {ending}: {cause}"""
 
@@ -196,6 +212,22 @@ class MissingPackage(WorldError):
     """{what} needs the package {package}"""
 
     hint = "pip install {package}"
+
+
+class UnreadableTable(WorldError):
+    """{path} cannot be read as a table: {cause}"""
+
+    hint = "Give a Parquet file, or a CSV file whose first line names the columns."
+
+
+class UnwritableTable(WorldError):
+    """The table {path} cannot be written: {cause}"""
+
+
+class HistoryUnusable(WorldError):
+    """What was captured in {folder} cannot be used: {cause}"""
+
+    hint = "Restore the folder from a backup; nothing in it was deleted."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
+
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.ladder import Standings
 from mlplatform.domain.ledger import Break, Draft, Entry
@@ -20,7 +22,8 @@ from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.domain.verdict import Evaluation, Finding
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Signal, Window
-from mlplatform.stats.batch import Array, Batch, Columns, Outputs
+from mlplatform.stats.batch import Array, Batch, Columns, Outputs, dense, take
+from mlplatform.stats.labels import Answers as Answers
 
 Progress = Callable[[str], None]
 """Called with a line for a person; never part of a result."""
@@ -70,6 +73,7 @@ class Outbox(Protocol):
 
 class Evaluations(Protocol):
     def save(self, evaluation: Evaluation) -> None: ...
+    def get(self, id: str) -> Evaluation | None: ...
     def find(self, bundle_digest: str, data_digest: str) -> Evaluation | None: ...
     def latest(self, bundle_digest: str) -> Evaluation | None: ...
 
@@ -122,6 +126,9 @@ class Lease:
 class Leases(Protocol):
     def acquire(self, name: str, owner: str, seconds: float) -> Lease:
         """Raises LeaseHeld. The fence is larger than that of every earlier holder."""
+
+    def seize(self, name: str, owner: str, holder: str, seconds: float) -> Lease:
+        """Take over at once from a holder that is known to be dead; raises LeaseHeld when somebody else was faster."""
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Raises LeaseLost when somebody else holds it."""
@@ -238,6 +245,12 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RunDetails:
+    parameters: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
 class Runs(Protocol):
     """Training runs."""
 
@@ -251,6 +264,7 @@ class Runs(Protocol):
         """A nested run that holds a compressed child's model in MLflow's own format; its run id."""
 
     def log_artifact(self, run_id: str, path: Path, folder: str) -> None: ...
+    def details(self, run_id: str) -> RunDetails: ...
 
 
 # --- bundles, documents, tables ---------------------------------------------------------------------------------
@@ -332,6 +346,20 @@ class Observed:
     def rows(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: Array) -> Observed:
+        """Some of the rows (a mask or positions). Versions may answer in different shapes; one version's are dense."""
+        predictions = dense(self.predictions[rows])
+        return Observed(
+            ids=self.ids[rows],
+            times=self.times[rows],
+            versions=self.versions[rows],
+            columns=take(self.columns, rows),
+            predictions=np.empty(0) if predictions is None else predictions,
+            scores=None if self.scores is None else dense(self.scores[rows]),
+            truth=self.truth[rows],
+            labelled=self.labelled[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Ingested:
@@ -388,6 +416,8 @@ class ServingReport:
     """Median over single rows."""
     memory_bytes: int
     """Peak resident memory of the child."""
+    given_up: tuple[str, ...] = ()
+    """What the sandbox took from the child on this machine: `network`, `writing`, `programs`, `tcp`."""
 
 
 @dataclass(frozen=True)
@@ -418,16 +448,6 @@ class Trust(Protocol):
 # --- extensions: frozen dataclasses whose fields are their options ---------------------------------------------------
 
 Need = Literal["answers", "incumbent", "serving", "cost"]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One version's answers to the evaluation's rows."""
-
-    labels: Array
-    """(n,) class labels, or values of a regression."""
-    scores: Array | None
-    """(n, classes) probabilities, in the order of `Task.classes`."""
 
 
 @dataclass(frozen=True)
@@ -468,6 +488,8 @@ class Made:
     """Relative to the folder, below `model/`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    task: Task | None = None
+    """Where the answers have to be read in another way than the parent's."""
 
 
 class Technique(Protocol):

@@ -38,7 +38,10 @@ class Permit:
 
 
 def may_retrain(history: Sequence[Retraining], limits: Limits, now: datetime, forced: bool = False) -> Permit:
-    """Whether a retraining may start now. `history` is oldest first; `forced`: a person asked, only single flight holds."""
+    """Whether a retraining may start now.
+
+    `history`: oldest first. `forced`: a person asked; then only single flight holds, which is the lease's work.
+    """
     if forced:
         return Permit(True, "asked for by a person")
     if history and now - history[-1].at < duration(limits.cooldown):

@@ -9,7 +9,13 @@ from types import MappingProxyType
 
 from mlplatform.errors import IllegalMove, UnknownName
 
-CANDIDATE, STANDBY, RETIRED, REJECTED, ROLLED_BACK = "CANDIDATE", "STANDBY", "RETIRED", "REJECTED", "ROLLED_BACK"
+CANDIDATE, STANDBY, RETIRED, REJECTED, ROLLED_BACK = (
+    "CANDIDATE",
+    "STANDBY",
+    "RETIRED",
+    "REJECTED",
+    "ROLLED_BACK",
+)
 MARKS = (CANDIDATE, STANDBY, RETIRED, REJECTED, ROLLED_BACK)
 """Places that any number of versions may hold. STANDBY: replaced, kept warm until probation ends."""
 
@@ -25,6 +31,31 @@ class Change:
     version: int
     origin: str | None
     target: str
+
+
+def vacating_first(changes: Iterable[Change]) -> list[Change]:
+    """The same changes in an order in which no stage is held by two versions in between.
+
+    >>> changes = [Change(2, "staging", "production"), Change(1, "production", RETIRED)]
+    >>> [change.version for change in vacating_first(changes)]
+    [1, 2]
+    """
+    pending, ordered = list(changes), list[Change]()
+    while pending:
+        free = next((c for c in pending if not _waits(c, pending)), pending[0])
+        pending.remove(free)
+        ordered.append(free)
+    return ordered
+
+
+def _waits(change: Change, pending: Sequence[Change]) -> bool:
+    """Whether another version must leave first, or the same version has an earlier change to make."""
+    before = pending[: pending.index(change)]
+    if any(other.version == change.version for other in before):
+        return True
+    return is_stage(change.target) and any(
+        other.origin == change.target and other.version != change.version for other in pending
+    )
 
 
 @dataclass(frozen=True)
@@ -44,7 +75,7 @@ class Standings:
 
     def after(self, changes: Iterable[Change]) -> Standings:
         """The standings once the changes are made; IllegalMove when they do not fit."""
-        places = dict(self.places)
+        places, changes = dict(self.places), list(changes)
         for change in changes:
             if places.get(change.version) != change.origin:
                 raise self._refuse(change, f"it is in {places.get(change.version)}")
@@ -93,7 +124,9 @@ class Ladder:
             raise UnknownName("stage", stage, self.stages)
         return self.stages.index(stage)
 
-    def promotion(self, standings: Standings, version: int, stage: str, keep_warm: bool = False) -> list[Change]:
+    def promotion(
+        self, standings: Standings, version: int, stage: str, keep_warm: bool = False
+    ) -> list[Change]:
         """The changes that put a version into a stage; IllegalMove says why not and what would be legal.
 
         `keep_warm`: the incumbent goes to STANDBY instead of RETIRED.
@@ -102,17 +135,28 @@ class Ladder:
         if why := self._obstacle(origin, rank):
             raise IllegalMove(model=standings.model, version=version, origin=origin, target=stage, why=why)
         incumbent = standings.holder(stage)
-        leaving = [Change(incumbent, stage, STANDBY if keep_warm else RETIRED)] if incumbent else []
+        leaving = (
+            [Change(incumbent, stage, STANDBY if keep_warm else RETIRED)] if incumbent is not None else []
+        )
         return [*leaving, Change(version, origin, stage)]
 
-    def rollback(self, standings: Standings, stage: str, to: int) -> list[Change]:
-        """The changes that take a stage's holder out and put an earlier version back."""
+    def rollback(
+        self, standings: Standings, stage: str, to: int, tenures: Sequence[int] | None = None
+    ) -> list[Change]:
+        """The changes that take a stage's holder out and put an earlier version back.
+
+        `tenures`: versions that held the stage, from the ledger; with it a version that held only another
+        stage is refused.
+        """
         self.rank(stage)
         holder, origin = standings.holder(stage), standings.place(to)
-        if holder == to or origin in (REJECTED, ROLLED_BACK, CANDIDATE) or is_stage(origin):
-            why = "it is live already" if holder == to else f"only a version that once held {stage} can return"
+        never_held = tenures is not None and to not in tenures
+        if holder == to or origin not in (RETIRED, STANDBY) or never_held:
+            why = (
+                "it is live already" if holder == to else f"only a version that once held {stage} can return"
+            )
             raise IllegalMove(model=standings.model, version=to, origin=origin, target=stage, why=why)
-        leaving = [Change(holder, stage, ROLLED_BACK)] if holder else []
+        leaving = [Change(holder, stage, ROLLED_BACK)] if holder is not None else []
         return [*leaving, Change(to, origin, stage)]
 
     def _obstacle(self, origin: str, rank: int) -> str:
@@ -120,7 +164,8 @@ class Ladder:
             return f"a version that was {origin.lower().replace('_', ' ')} stays out; register a new one"
         if origin in (RETIRED, STANDBY):
             return "it was replaced; bring it back with `mlplatform rollback --to`"
-        position = self.rank(origin) if is_stage(origin) else -1
+        # A stage that the policy no longer has counts as below the lowest.
+        position = self.stages.index(origin) if origin in self.stages else -1
         if position == rank:
             return "it is there already"
         if position > rank:

@@ -83,19 +83,27 @@ def seal(draft: Draft, seq: int, at: datetime, prev_hash: str) -> Entry:
 
 
 def find_breaks(model: str, entries: Sequence[Entry], head: tuple[int, str] | None = None) -> list[Break]:
-    """Every place where a row was edited, deleted, inserted or reordered; `head` is the recorded end of the chain."""
-    breaks, prev = [], GENESIS
-    for position, entry in enumerate(entries, start=1):
-        if entry.seq != position:
-            breaks.append(Break(model, entry.seq, f"expected entry {position}"))
-        elif entry.prev_hash != prev:
-            breaks.append(Break(model, entry.seq, "does not follow the entry before it"))
-        elif seal(entry.draft, entry.seq, entry.at, prev).hash != entry.hash:
-            breaks.append(Break(model, entry.seq, "was changed after it was written"))
-        prev = entry.hash
-    if head and (len(entries), prev if entries else GENESIS) != head:
-        breaks.append(Break(model, len(entries), f"the chain should end with entry {head[0]}"))
+    """Every place where a row was edited, deleted, inserted or reordered.
+
+    `head`: number and hash of the last entry, as they were recorded beside the chain.
+    """
+    breaks, seq, prev = list[Break](), 0, GENESIS
+    for entry in entries:
+        if why := _break(entry, seq, prev):
+            breaks.append(Break(model, entry.seq, why))
+        seq, prev = entry.seq, entry.hash
+    if head and (seq, prev) != head:
+        breaks.append(Break(model, seq, f"the chain should end with entry {head[0]}, hash {head[1][:12]}"))
     return breaks
+
+
+def _break(entry: Entry, seq_before: int, hash_before: str) -> str:
+    if entry.seq != seq_before + 1:
+        return f"expected entry {seq_before + 1}"
+    if entry.prev_hash != hash_before:
+        return "does not follow the entry before it"
+    sealed = seal(entry.draft, entry.seq, entry.at, hash_before)
+    return "" if sealed.hash == entry.hash else "was changed after it was written"
 
 
 def tenures(entries: Sequence[Entry], stage: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,6 +54,12 @@ class Endpoint:
     port: int = 0
     """0 takes any free one, and keeps it."""
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,62}", self.name):
+            raise ValueError(f"endpoint {self.name!r}: write letters, digits, - and _; it names a folder")
+        if not 0 <= self.port <= 65535 or self.workers < 1:
+            raise ValueError("port must be between 0 and 65535, workers at least 1")
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,12 @@ class Policy:
     watch: Watch = field(default_factory=Watch)
     retrain: Retrain = field(default_factory=Retrain)
     reconcile: Reconcile = field(default_factory=Reconcile)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}", self.model):
+            raise ValueError(
+                f"model {self.model!r}: write letters, digits, ., - and _, starting with a letter or digit"
+            )
 
     def stage(self, name: str) -> Stage:
         """A stage's demands; a stage that the file does not mention demands nothing."""

@@ -81,4 +81,6 @@ def next_in_probation(rollout: Rollout, limits: Probation, facts: LiveFacts, now
     since = rollout.probation_since or rollout.opened_at
     if now - since >= duration(limits.lasts):
         return Next(Step.CLOSE, f"{limits.lasts} within the limits, {facts.labelled} labelled rows")
-    return Next(Step.WAIT, f"{facts.labelled} of {limits.or_labels} labelled rows, until {limits.lasts} have passed")
+    return Next(
+        Step.WAIT, f"{facts.labelled} of {limits.or_labels} labelled rows, until {limits.lasts} have passed"
+    )

@@ -33,7 +33,9 @@ class Measurement:
     unit: str = ""
 
     def __str__(self) -> str:
-        interval = f" [{self.low:.4g}, {self.high:.4g}]" if self.low is not None and self.high is not None else ""
+        interval = (
+            f" [{self.low:.4g}, {self.high:.4g}]" if self.low is not None and self.high is not None else ""
+        )
         size = f", n={self.n}" if self.n is not None else ""
         return f"{self.name} {self.value:.4g}{self.unit}{interval}{size}"
 

@@ -82,17 +82,25 @@ def decide(windows: Sequence[Window], triggered: Sequence[str]) -> Decision:
 
 
 def sustained(windows: Sequence[Window], k: int, of: int) -> str:
-    """The reason to retrain when `k` of the last `of` windows of the live version had an alarm that may retrain; else "".
+    """The reason to retrain when `k` of the last `of` windows alarmed on something that may retrain; else "".
 
-    Windows of an earlier version do not count against its successor.
+    Only windows of the newest window's version count, and only those of which something is known: a window whose
+    labels have not come yet neither alarms nor calms.
     """
     version = windows[-1].version
-    recent = [w for w in windows[-of:] if w.version == version]
-    alarmed = [w for w in recent if any(s.retrain for s in w.alarms)]
-    if len(alarmed) < k or alarmed[-1] is not windows[-1]:
+    known = [w for w in windows if w.version == version and _judged(w)][-of:]
+    alarmed = [w for w in known if _alarm(w)]
+    if len(alarmed) < k or alarmed[-1] is not known[-1]:
         return ""
-    latest = next(s for s in alarmed[-1].alarms if s.retrain)
-    return f"{len(alarmed)} of the last {len(recent)} windows alarmed ({latest.because})"
+    return f"{len(alarmed)} of the last {len(known)} windows alarmed ({_alarm(alarmed[-1])})"
+
+
+def _judged(window: Window) -> bool:
+    return any(s.retrain and s.state is not State.UNKNOWN for s in window.signals)
+
+
+def _alarm(window: Window) -> str:
+    return next((s.because for s in window.alarms if s.retrain), "")
 
 
 def _calm(window: Window) -> str:

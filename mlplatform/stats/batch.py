@@ -73,3 +73,14 @@ def concatenate(parts: Sequence[Columns]) -> dict[str, Array]:
         return {}
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def dense(answers: Array | None) -> Array | None:
+    """Answers of one shape as one array, of several shapes as objects; None where nobody gave any."""
+    if answers is None or answers.dtype != object or not len(answers):
+        return answers
+    if all(row is None for row in answers):
+        return None
+    if any(type(row) is str for row in answers) or len({np.shape(row) for row in answers}) > 1:
+        return answers
+    return np.stack([np.asarray(row) for row in answers])

@@ -19,7 +19,7 @@ from mlplatform.stats.arrays import Array, Floats, Ints
 from mlplatform.stats.auc import auc_of
 from mlplatform.stats.calibrate import Calibrator, isotonic
 from mlplatform.stats.labels import Answers
-from mlplatform.stats.metrics import METRICS, Metric, as_columns, metric_named, prepare
+from mlplatform.stats.metrics import METRICS, Metric, as_columns, distinct, metric_named, prepare
 from mlplatform.stats.resample import bootstrap_means
 
 __all__ = ["METRICS", "Estimate", "Expected", "QualityEstimator", "estimate_accuracy", "interval", "wilson"]
@@ -49,27 +49,23 @@ def interval(
     loss, else BCa.
     """
     metric = metric_named(metric) if isinstance(metric, str) else metric
-    truth, (answer,), count = prepare(metric, y_true, (answers,), classes)
-    n = len(truth)
+    n = len(y_true)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, confidence)
+    truth, (answer,), count = prepare(metric, y_true, (answers,), classes)
     if metric.name == "accuracy":
         return wilson(int((truth == answer).sum()), n, confidence)
     if metric.parts is None or metric.combine is None:
         return _auc_interval(truth, answer, confidence)
-    parts = metric.parts(truth, answer, count)
     if n < 2:
-        value = float(metric.combine(parts[0], count))
-        return Estimate(value, -math.inf, math.inf, n, confidence)
+        return Estimate(metric.of(y_true, answers, classes), -math.inf, math.inf, n, confidence)
+    rows, counts = (
+        distinct(truth, answer) if metric.needs == "labels" else (np.arange(n), np.ones(n, np.int64))
+    )
+    parts, combine = metric.parts(truth[rows], answer[rows], count), metric.combine
     if metric.per_row:
         return _mean_interval(parts[:, 0], confidence)
-    combine = metric.combine
-    rows, counts = (
-        np.unique(parts, axis=0, return_counts=True)
-        if metric.needs == "labels"
-        else (parts, np.ones(n, np.int64))
-    )
-    boot = bootstrap_means(lambda means: combine(means, count), rows, counts.astype(np.int64), seed)
+    boot = bootstrap_means(lambda means: combine(means, count), parts, counts, seed)
     tail = (1 - confidence) / 2
     return Estimate(boot.estimate, boot.bound(tail), boot.bound(1 - tail), n, confidence)
 
@@ -119,6 +115,7 @@ class QualityEstimator:
     """
 
     calibrators: tuple[Calibrator, ...]
+    confidence_curve: Calibrator
     rows: int
     residual_variance: float
 
@@ -133,8 +130,9 @@ class QualityEstimator:
             )
         watched = [1] if columns.shape[1] == 2 else range(columns.shape[1])
         curves = tuple(isotonic(columns[:, c], codes == c) for c in watched)
-        hits = float((columns.argmax(axis=1) == codes).mean())
-        return cls(curves, len(codes), hits * (1 - hits))
+        hits = columns.argmax(axis=1) == codes
+        share = float(hits.mean())
+        return cls(curves, isotonic(columns.max(axis=1), hits), len(codes), share * (1 - share))
 
     def calibrated(self, scores: Array) -> Floats:
         """Probabilities as the reference bears them out, rows x classes."""
@@ -143,8 +141,14 @@ class QualityEstimator:
             positive = self.calibrators[0](columns[:, 1])
             return np.column_stack([1 - positive, positive])
         raw = np.column_stack([curve(columns[:, c]) for c, curve in enumerate(self.calibrators)])
-        total = raw.sum(axis=1, keepdims=True)
-        return np.where(total > 0, raw / np.where(total > 0, total, 1.0), 1.0 / raw.shape[1])
+        # one-against-rest curves are biased for the class that won: its chance has a curve of its own
+        rows, top = np.arange(len(raw)), columns.argmax(axis=1)
+        raw += 1e-9  # where no other class has a chance, they share what is left
+        raw[rows, top] = 0.0
+        won = self.confidence_curve(columns.max(axis=1))
+        raw *= ((1 - won) / raw.sum(axis=1))[:, None]
+        raw[rows, top] = won
+        return np.asarray(raw, np.float64)
 
     def estimate(self, scores: Array, answers: Ints | None = None, confidence: float = 0.95) -> Expected:
         """Expected quality on unlabelled rows; `answers` (column indices) default to the likeliest class."""

@@ -57,11 +57,13 @@ class Metric:
 
     def of(self, y_true: Array, answers: Answers, classes: Sequence[Any] | None = None) -> float:
         """The value of one model's answers."""
-        truth, (answer,), count = prepare(self, y_true, (answers,), classes)
-        if len(truth) == 0:
+        if len(y_true) == 0:
             return float("nan")
+        truth, (answer,), count = prepare(self, y_true, (answers,), classes)
         if self.parts is None or self.combine is None:
             return auc_of(truth, answer).value
+        if self.needs == "labels":
+            return float(self.combine(label_means(truth, answer, count), count))
         return float(self.combine(self.parts(truth, answer, count).mean(axis=0), count))
 
     def per_row_loss(
@@ -101,7 +103,7 @@ def prepare(
             what=f"{metric.name} needs probabilities, the model gives labels only",
             hint="Use accuracy or f1, or log a model that returns probabilities.",
         )
-    names = find_classes(y_true, answers, classes) if len(y_true) else np.zeros(1)
+    names = find_classes(y_true, answers, classes)
     truth = to_codes(y_true, names)
     if metric.needs == "scores":
         return _scored(metric, truth, answers, len(names))
@@ -129,6 +131,22 @@ def label_parts(truth: Array, answer: Array, classes: int) -> Floats:
     parts[rows, 1, truth] = 1.0
     parts[rows, 2, answer] = 1.0
     return parts.reshape(len(truth), -1)
+
+
+def label_means(truth: Ints, answer: Ints, classes: int) -> Floats:
+    """The mean of `label_parts` over the rows, without making them."""
+    size = classes + 1
+    tallies = [np.bincount(item, minlength=size) for item in (truth[truth == answer], truth, answer)]
+    return np.concatenate(tallies) / len(truth)
+
+
+def distinct(*codes: Ints) -> tuple[Ints, Ints]:
+    """An example row of each combination of codes, and how often it occurs: few, whatever n is."""
+    cells = codes[0]
+    for item in codes[1:]:
+        cells = cells * (int(item.max(initial=0)) + 1) + item
+    _, rows, counts = np.unique(cells, return_index=True, return_counts=True)
+    return rows, counts.astype(np.int64)
 
 
 def _accuracy(means: Floats, classes: int) -> Floats:
@@ -168,7 +186,8 @@ def _mean_over(present: Array, numerator: Floats, denominator: Floats) -> Floats
 def _log_loss_parts(truth: Array, scores: Array, classes: int) -> Floats:
     chosen = scores[np.arange(len(truth)), truth]
     total = scores.sum(axis=1)
-    return -np.log(np.clip(chosen / np.where(total > 0, total, 1.0), LEAST_PROBABILITY, 1.0))[:, None]
+    shares = np.clip(chosen / np.where(total > 0, total, 1.0), LEAST_PROBABILITY, 1.0)
+    return np.asarray(-np.log(shares)[:, None], np.float64)
 
 
 def _brier_parts(truth: Array, scores: Array, classes: int) -> Floats:
@@ -177,7 +196,7 @@ def _brier_parts(truth: Array, scores: Array, classes: int) -> Floats:
         return ((scores[:, 1] - truth) ** 2)[:, None]
     hot = np.zeros_like(scores)
     hot[np.arange(len(truth)), truth] = 1.0
-    return ((scores - hot) ** 2).sum(axis=1)[:, None]
+    return np.asarray(((scores - hot) ** 2).sum(axis=1)[:, None], np.float64)
 
 
 def _r2(means: Floats, classes: int) -> Floats:
@@ -193,11 +212,11 @@ def _r2_parts(truth: Array, values: Array, classes: int) -> Floats:
 
 
 def _absolute(truth: Array, values: Array, classes: int) -> Floats:
-    return np.abs(truth - values)[:, None]
+    return np.asarray(np.abs(truth - values)[:, None], np.float64)
 
 
 def _squared(truth: Array, values: Array, classes: int) -> Floats:
-    return ((truth - values) ** 2)[:, None]
+    return np.asarray(((truth - values) ** 2)[:, None], np.float64)
 
 
 def _first(means: Floats, classes: int) -> Floats:

@@ -28,6 +28,7 @@ import numpy as np
 from mlplatform.errors import UsageError
 from mlplatform.stats.arrays import Array, Floats, Ints
 from mlplatform.stats.spec import (
+    LARGEST,
     CategoricalSpec,
     ColumnSpec,
     NumericSpec,
@@ -66,7 +67,7 @@ class _Column:
     counts: Ints
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -83,9 +84,9 @@ class _Column:
 class NumericProfile(_Column):
     """One numeric column. `below` and `above` count values outside the range of the reference.
 
-    `infinite` values sit in the outer cells but not in mean, m2 (sum of squared deviations), minimum and
-    maximum. The excess sums measure how far values lie beyond the outermost edges, for the Wasserstein
-    distance.
+    `infinite` values (beyond spec.LARGEST) sit in the outer cells but not in mean, m2 (sum of squared
+    deviations), minimum and maximum. The excess sums measure how far values lie beyond the outermost edges,
+    for the Wasserstein distance.
     """
 
     counts: Ints
@@ -178,7 +179,7 @@ def merge(a: Profile, b: Profile) -> Profile:
     """The profile of both batches together. Both must stem from the same spec (else UsageError)."""
     if a.columns.keys() != b.columns.keys():
         raise UsageError(
-            what=f"profiles of different tables: {sorted(a.columns.keys() ^ b.columns.keys())} are in one only"
+            what=f"profiles of different tables: only one has {sorted(a.columns.keys() ^ b.columns.keys())}"
         )
     return Profile(
         a.rows + b.rows, {name: _merge_column(name, a.columns[name], b.columns[name]) for name in a.columns}
@@ -221,31 +222,24 @@ def _profile_column(spec: ColumnSpec, values: Array | None, rows: int) -> Column
 
 def _profile_chunk(spec: NumericSpec, ordered: Floats) -> NumericProfile:
     """One sort answers everything: NaN sorts behind +inf, so positions are counts."""
-    minus, plus = np.searchsorted(ordered, (-np.inf, np.inf), side="right")
-    first_plus = int(np.searchsorted(ordered, np.inf, side="left"))
-    finite = ordered[minus:first_plus]
-    ranks = np.searchsorted(ordered[:plus], spec.edges, side="right")
-    counts = np.diff(np.concatenate([[0], ranks, [plus]])).astype(np.int64)
-    nulls, infinite = len(ordered) - int(plus), int(minus) + int(plus) - first_plus
+    n = int(np.searchsorted(ordered, np.inf, side="right"))
+    first = int(np.searchsorted(ordered, -LARGEST, side="left"))
+    last = int(np.searchsorted(ordered, LARGEST, side="right"))
+    finite = ordered[first:last]
+    ranks = np.searchsorted(ordered[:n], spec.edges, side="right")
+    counts = np.diff(np.concatenate([[0], ranks, [n]])).astype(np.int64)
+    nulls, infinite = len(ordered) - n, n - len(finite)
     below = above = 0
     if spec.minimum is not None and spec.maximum is not None:
         below = int(np.searchsorted(ordered, spec.minimum, side="left"))
-        above = int(plus - np.searchsorted(ordered, spec.maximum, side="right"))
+        above = int(n - np.searchsorted(ordered, spec.maximum, side="right"))
     if len(finite) == 0:
         return NumericProfile(counts, nulls, infinite, below, above)
-    mean, m2 = _moments(finite)
-    low, high = _excess(spec.edges, finite)
-    return NumericProfile(
-        counts, nulls, infinite, below, above, mean, m2, float(finite[0]), float(finite[-1]), low, high
-    )
-
-
-def _moments(finite: Floats) -> tuple[float, float]:
     mean = float(np.clip(finite.mean(), finite[0], finite[-1]))  # a constant column has exactly no variance
-    with np.errstate(over="ignore"):
-        deviations = finite - mean
-        m2 = float(deviations @ deviations)
-    return mean, m2 if math.isfinite(m2) else float(np.finfo(np.float64).max)
+    m2 = float(((finite - mean) ** 2).sum())
+    low, high = _excess(spec.edges, finite)
+    extremes = float(finite[0]), float(finite[-1])
+    return NumericProfile(counts, nulls, infinite, below, above, mean, m2, *extremes, low, high)
 
 
 def _excess(edges: Floats, finite: Floats) -> tuple[float, float]:

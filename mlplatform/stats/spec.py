@@ -27,6 +27,8 @@ QUANTILES = 120
 """A multiple of ten, so that the deciles of the reference are edges and the decile PSI is exact."""
 TAIL_SHARES = (1e-4, 2e-4, 5e-4, 1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3, 4e-3, 5e-3)
 OWN_CELL_ROWS = 10
+LARGEST = 1e140
+"""Numbers beyond count as infinite: the sum of their squares would be."""
 OWN_CELLS = 256
 KNOWN_LABELS = 50_000
 """Above this many labels a column is an identifier or free text: unseen labels are its nature, so they are
@@ -195,7 +197,7 @@ def _column_spec(name: str, values: Array) -> ColumnSpec:
 
 
 def _numeric_spec(values: Floats) -> NumericSpec:
-    ordered = np.sort(values[np.isfinite(values)])
+    ordered = np.sort(values[np.abs(values) <= LARGEST])
     if len(ordered) == 0:
         return NumericSpec(np.zeros(0), None, None)
     deciles = ordered[_ranks((i / QUANTILES for i in range(1, QUANTILES)), len(ordered))]

@@ -1,0 +1,60 @@
+# Each target makes the virtual environment if there is none, says what it does, and needs nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format soak pin clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Unit tests and contracts run side by side; what starts processes stays together on one worker.
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+
+# Without compiled bytecode every process pays seconds for its imports.
+unexport PYTHONDONTWRITEBYTECODE
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = 1
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(STAMP) ## The life of a model in about a minute: train, promote, serve, watch, retrain, roll back
+	@echo "==> mlplatform demo"
+	@$(BIN)/mlplatform demo
+
+test: $(STAMP) ## Every test; those on data sets need MLPLATFORM_DATA
+	@echo "==> pytest $(PYTEST_ARGS)"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Style, types and floors
+	@echo "==> ruff check"
+	@$(BIN)/ruff check .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "==> mypy --strict"
+	@$(BIN)/mypy
+	@echo "==> lint-imports"
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## Rewrite the code in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+soak: $(STAMP) ## Long runs, before a release
+	@echo "==> pytest -m soak"
+	@$(BIN)/python -m pytest -m soak --timeout 7200
+
+pin: $(STAMP) ## Write the installed versions to constraints.txt
+	@$(BIN)/python .ci/pin.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "==> making $(VENV) with $$($(PYTHON) --version) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "==> installing torch (CPU), then everything else as constraints.txt says"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,168 @@
+"""Commands from a run to a stage: train, register, compress, check, approve, promote, rollback, and looking at it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from mlplatform.cli import render
+from mlplatform.cli.common import Moment, dry_run_option, emit, json_option, leave, only_model, platform, reason_option
+
+
+@click.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """Models by stages: what is where, what waits."""
+    p = platform()
+    ladders = {m: policy.ladder.stages for m, policy in p.policies.items()}
+    emit(p.board(), as_json, lambda board: render.board(board, ladders))
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("-P", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter of the project; repeatable.")
+@click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another MLflow Project.")
+@click.option("--register/--no-register", default=True, help="Register what the run logged, too.")
+@json_option
+def train(
+    model: str | None, parameters: tuple[str, ...], project: Path | None, register: bool, as_json: bool
+) -> None:
+    """Run the model's MLflow Project and register what it logs.
+
+    \b
+    mlplatform train churn -P max_depth=6
+    """
+    from mlplatform.errors import UsageError
+
+    bad = [p for p in parameters if "=" not in p]
+    if bad:
+        raise UsageError(what=f"-P {bad[0]} is not KEY=VALUE")
+    name, p = only_model(model), platform()
+    run_id = p.train(name, dict(item.split("=", 1) for item in parameters), project)
+    if not register:
+        emit({"run_id": run_id}, as_json, lambda r: click.echo(f"run {run_id}"))
+        return
+    emit(p.register(name, run_id), as_json, render.version)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--run", "run_id", required=True, help="The MLflow run that logged the candidate.")
+@json_option
+def register(model: str, run_id: str, as_json: bool) -> None:
+    """Freeze what a run logged and enter it as a candidate."""
+    emit(platform().register(model, run_id), as_json, render.version)
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--steps", default="", help="Techniques, comma-separated; default: [compress] of the policy.")
+@json_option
+def compress(ref: str, steps: str, as_json: bool) -> None:
+    """Make a smaller or faster child of a version.
+
+    \b
+    mlplatform compress churn@7 --steps onnx,dynamic_int8
+    """
+    names = [s.strip() for s in steps.split(",") if s.strip()]
+    emit(platform().compress(ref, names), as_json, render.version)
+
+
+@click.command()
+@click.argument("ref")
+@json_option
+def show(ref: str, as_json: bool) -> None:
+    """A version: where it stands, findings, lineage, history."""
+    emit(platform().card(ref), as_json, render.card)
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@json_option
+def diff(first: str, second: str, as_json: bool) -> None:
+    """What differs between two versions.
+
+    \b
+    mlplatform diff churn@7 churn@production
+    """
+    emit(platform().diff(first, second), as_json, render.diff)
+
+
+@click.command()
+@click.argument("ref")
+@click.argument("stage")
+@json_option
+def check(ref: str, stage: str, as_json: bool) -> None:
+    """What `promote` would say; changes nothing."""
+    outcome = platform().check(ref, stage)
+    emit(outcome, as_json, render.outcome)
+    leave(outcome.exit_code)
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--for", "stage", required=True, help="The stage it may enter.")
+@reason_option()
+@json_option
+def approve(ref: str, stage: str, reason: str, as_json: bool) -> None:
+    """Approve a version for a stage, bound to its bytes, its evaluation and the policy."""
+    emit(platform().approve(ref, stage, reason), as_json, render.entry)
+
+
+@click.command()
+@click.argument("ref")
+@click.argument("stage")
+@reason_option()
+@click.option("--break-glass", is_flag=True, help="Skip gates and approvals; recorded and shown.")
+@dry_run_option
+@json_option
+def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool, as_json: bool) -> None:
+    """Put a version into a stage if its gates and approvals allow it.
+
+    \b
+    mlplatform promote churn@7 staging --reason "weekly"
+    """
+    outcome = platform().promote(ref, stage, reason, break_glass, dry_run)
+    emit(outcome, as_json, render.outcome)
+    leave(outcome.exit_code)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--stage", help="Default: the highest stage with an endpoint.")
+@click.option("--to", type=int, help="Version to bring back; default: the last good one.")
+@reason_option()
+@dry_run_option
+@json_option
+def rollback(model: str, stage: str | None, to: int | None, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Take a stage's version out and put the last good one back: traffic first."""
+    p = platform()
+    if dry_run:
+        version, changes = p.plan_rollback(model, stage, to)
+        result = {"model": model, "version": version, "changes": changes, "dry_run": True}
+        emit(result, as_json, lambda _: click.echo(f"would bring back {model}@{version}"))
+        return
+    emit(p.rollback(model, stage, reason, to), as_json, render.entry)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--at", type=Moment(), help="Where every version stood at this time (UTC unless it says otherwise).")
+@click.option("--stage", help="Only what concerns this stage.")
+@json_option
+def history(model: str | None, at: datetime | None, stage: str | None, as_json: bool) -> None:
+    """What was live when, who put it there, and why.
+
+    \b
+    mlplatform history churn --at 2026-03-01T12:00
+    """
+    name, p = only_model(model), platform()
+    entries = [e for e in p.history(name, at) if stage in (None, e.draft.stage)]
+    if at is None:
+        emit(entries, as_json, render.history)
+        return
+    standings = p.standings_at(name, at)
+    emit({"at": at, "standings": standings, "entries": entries}, as_json, lambda _: render.moment(at, standings, entries))

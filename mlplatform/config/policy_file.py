@@ -1,0 +1,131 @@
+"""`policy.toml` as a Policy, or every mistake in it at once, with its line and the nearest known name.
+
+The file is written as people think of it: `ladder` is a list of stages, an extension is a table with `use` and its
+own options, or just its name when it has none. An extension's options are the fields of its class.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlplatform import catalog
+from mlplatform.config.mistakes import Mistake, TomlFile, dotted, unknown
+from mlplatform.config.toml_lines import Path as KeyPath
+from mlplatform.config.validate import validate
+from mlplatform.domain.policy import Policy, Use
+from mlplatform.errors import UsageError
+
+EXTENSIONS = {
+    ("stages", "*", "gates"): "gate",
+    ("compress", "steps"): "technique",
+    ("watch", "metrics"): "metric",
+    ("retrain", "when"): "trigger",
+}
+"""Where a policy names extensions, and of which kind; `*` is any stage."""
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check a policy. Raises BadPolicy. Only the extensions that it names are imported."""
+    file = TomlFile.read(path)
+    values = _regular(file.values)
+    policy, mistakes = validate(Policy, values)
+    file.mistakes += [Mistake(_as_written(m.where), m.what) for m in mistakes]
+    _check_stages(file)
+    _check_targets(file)
+    for where, kind, use in _uses(values):
+        file.mistakes += [Mistake(where + m.where, m.what) for m in _check_use(kind, use)]
+    file.finish()
+    assert isinstance(policy, Policy)
+    return policy
+
+
+def build(kind: str, use: Use) -> Any:
+    """The extension that a policy names, with its options. Raises UnknownName or UsageError."""
+    made, mistakes = validate(catalog.find(kind, use.use), use.options)
+    if mistakes:
+        said = "; ".join(f"{dotted(m.where)}: {m.what}" if m.where else m.what for m in mistakes)
+        raise UsageError(f"Look at the options of {kind} {use.use!r}.", what=f"{kind} {use.use!r}: {said}")
+    return made
+
+
+def _regular(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's values in the shape of the dataclasses. What has another shape is left for validation to tell."""
+    values = dict(written)
+    if "ladder" in values:
+        values["ladder"] = {"stages": values["ladder"]}
+    if isinstance(stages := values.get("stages"), dict):
+        values["stages"] = {name: _with_uses(stage, "gates") for name, stage in stages.items()}
+    for table, key in (("compress", "steps"), ("watch", "metrics"), ("retrain", "when")):
+        if table in values:
+            values[table] = _with_uses(values[table], key)
+    return values
+
+
+def _with_uses(table: Any, key: str) -> Any:
+    if not isinstance(table, dict) or not isinstance(table.get(key), list):
+        return table
+    return {**table, key: [_use(item) for item in table[key]]}
+
+
+def _use(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"use": item}
+    if not isinstance(item, dict) or "use" not in item:
+        return item
+    return {"use": item["use"], "options": {k: v for k, v in item.items() if k != "use"}}
+
+
+def _as_written(where: KeyPath) -> KeyPath:
+    """The path in the file of a path in the dataclasses."""
+    return ("ladder", *where[2:]) if where[:2] == ("ladder", "stages") else where
+
+
+def _check_stages(file: TomlFile) -> None:
+    ladder, stages = file.values.get("ladder"), file.values.get("stages")
+    if isinstance(ladder, list) and isinstance(stages, dict):
+        for name in stages:
+            if name not in ladder:
+                file.note(("stages", name), unknown("stage", name, map(str, ladder)))
+
+
+def _check_targets(file: TomlFile) -> None:
+    endpoints = list(_endpoints(file.values))
+    known = catalog.names("target")
+    used = Counter(str(endpoint["name"]) for _, endpoint in endpoints if "name" in endpoint)
+    for where, endpoint in endpoints:
+        target = endpoint.get("target", "local")
+        if isinstance(target, str) and target not in known:
+            file.note((*where, "target"), unknown("target", target, known))
+        if used[str(endpoint.get("name"))] > 1:
+            file.note((*where, "name"), "two stages cannot share an endpoint")
+
+
+def _endpoints(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    stages = values.get("stages")
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        if isinstance(stage, dict) and isinstance(stage.get("endpoint"), dict):
+            yield ("stages", name, "endpoint"), stage["endpoint"]
+
+
+def _uses(values: Any, pattern: tuple[str, ...] = (), where: KeyPath = ()) -> Iterator[tuple[KeyPath, str, Use]]:
+    """Every well-formed extension of a policy: where it stands, its kind, and its name and options."""
+    kind = EXTENSIONS.get(pattern)
+    if kind and isinstance(values, list):
+        for position, item in enumerate(values):
+            if isinstance(item, dict) and isinstance(item.get("use"), str):
+                yield (*where, position), kind, Use(item["use"], item.get("options", {}))
+    elif isinstance(values, dict) and len(pattern) < 3:
+        for key, below in values.items():
+            step = "*" if pattern == ("stages",) else key
+            yield from _uses(below, (*pattern, step), (*where, key))
+
+
+def _check_use(kind: str, use: Use) -> list[Mistake]:
+    known = catalog.names(kind)
+    if use.use not in known:
+        return [Mistake(("use",), unknown(kind, use.use, known))]
+    _, mistakes = validate(catalog.find(kind, use.use), use.options)
+    return mistakes

@@ -1,0 +1,121 @@
+"""Plain values against a frozen dataclass: the object, or everything that is wrong with them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from mlplatform.config.mistakes import Mistake, unknown
+from mlplatform.config.toml_lines import Path
+
+_TOML_WORDS = {"a integer": "an integer", "a array": "an array", "an object": "a table", "a string": "text in quotes"}
+
+
+def validate(cls: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[Mistake]]:
+    """The validated dataclass, or None and every mistake. Nothing is coerced: "5" is no number, 1 is no boolean.
+
+    What a check in `__post_init__` says is kept. A mistaken part hides others (the check of a table runs only
+    once its parts have the right types), so mistaken parts are taken out and the rest is looked at again.
+    """
+    values, mistakes = copy.deepcopy(dict(values)), []
+    while True:
+        made, errors = _attempt(cls, values)
+        fresh = [e for e in errors if not _covered(e, mistakes)]
+        mistakes += [Mistake(error["loc"], _say(cls, error)) for error in fresh]
+        if not fresh:
+            return (made if not mistakes else None), mistakes
+        for error in fresh:
+            _take_out(values, error["loc"][:-1] if error["type"] == "missing" else error["loc"])
+
+
+@cache
+def adapter(cls: type[Any]) -> Any:
+    """A pydantic model with the one field `it`: only a model can forbid extra keys in the dataclasses below it."""
+    from pydantic import ConfigDict, create_model
+
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), it=(cls, ...))
+
+
+def type_at(cls: Any, where: Path) -> Any:
+    """The type that stands at a path below a dataclass; `Any` where nothing is declared."""
+    for part in where:
+        cls = _inside(_bare(cls), part)
+    return _bare(cls)
+
+
+def _attempt(cls: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    from pydantic import ValidationError
+
+    try:
+        # JSON mode is strict about numbers and text, yet takes tables for dataclasses and arrays for tuples.
+        return adapter(cls).model_validate_json(json.dumps({"it": values}, default=str), strict=True).it, []
+    except ValidationError as error:
+        return None, [{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]
+
+
+def _covered(error: Mapping[str, Any], mistakes: list[Mistake]) -> bool:
+    """Whether the error is only the echo of one that was told."""
+    where = error["loc"]
+    told = [m.where for m in mistakes]
+    missing = error["type"] == "missing" and any(t[: len(where)] == where for t in told)
+    return missing or any(where[: len(t)] == t for t in told)
+
+
+def _take_out(values: Any, where: Path) -> None:
+    """Remove a mistaken key; of an array with a mistaken item the whole, since positions must not move."""
+    parent: Any = None
+    for part in where[:-1]:
+        if part not in values if isinstance(values, dict) else part >= len(values):
+            return
+        parent, values = values, values[part]
+    if not where:
+        return
+    if isinstance(values, dict):
+        values.pop(where[-1], None)
+    elif isinstance(parent, dict):
+        parent.pop(where[-2], None)
+
+
+def _say(cls: type[Any], error: dict[str, Any]) -> str:
+    where, kind, got = error["loc"], error["type"], error["input"]
+    if kind == "missing":
+        return "missing"
+    if kind == "unexpected_keyword_argument":
+        parent = type_at(cls, where[:-1])
+        known = [f.name for f in fields(parent)] if is_dataclass(parent) else []
+        return unknown("key", str(where[-1]), known)
+    if kind == "literal_error":
+        options = [str(option) for option in get_args(type_at(cls, where))]
+        return unknown("value", str(got), options)
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    wanted = error["msg"].removeprefix("Input ").replace("should be a valid ", "should be a ")
+    for pydantic_says, toml_says in _TOML_WORDS.items():
+        wanted = wanted.replace(pydantic_says, toml_says)
+    return f"{wanted}, not {_short(got)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _bare(cls: Any) -> Any:
+    """`X | None` as `X`."""
+    if get_origin(cls) in (Union, UnionType):
+        return next(option for option in get_args(cls) if option is not type(None))
+    return cls
+
+
+def _inside(cls: Any, part: str | int) -> Any:
+    if is_dataclass(cls) and isinstance(cls, type):
+        return get_type_hints(cls).get(str(part), Any)
+    arguments = get_args(cls)
+    if isinstance(part, int):
+        return arguments[0] if arguments else Any
+    return arguments[1] if len(arguments) == 2 else Any

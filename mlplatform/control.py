@@ -1,0 +1,476 @@
+"""The control plane: one verb a command, each a chain of flows. The public Python API.
+
+>>> from mlplatform import Platform                                  # doctest: +SKIP
+>>> Platform.open().promote("churn@7", "staging", "first try")       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from uuid import uuid4
+
+from mlplatform import client
+from mlplatform.config.settings import Settings, load_settings
+from mlplatform.domain.card import CardFacts
+from mlplatform.domain.ladder import Change, Standings, replay
+from mlplatform.domain.ledger import Actor, Entry
+from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.rollout import Phase, Rollout, Step
+from mlplatform.domain.routes import CaptureRule, Route, Routes
+from mlplatform.domain.version import Version, VersionRef
+from mlplatform.domain.watch import Action, Decision, Window
+from mlplatform.errors import MlplatformError, UnknownName, UsageError, WorldError
+from mlplatform.flows import (
+    deploy,
+    monitor,
+    probation,
+    project,
+    promote,
+    reconcile,
+    register,
+    retrain,
+    rollback,
+    show,
+)
+from mlplatform.flows.lease import holding, owner_name
+from mlplatform.flows.monitor import Watched
+from mlplatform.flows.promote import Outcome, Wish
+from mlplatform.flows.reconcile import Difference
+from mlplatform.flows.retrain import Retrained
+from mlplatform.flows.world import World
+from mlplatform.ports import Labelled, Outputs, Progress, Schedule, Schedules, ServerState, Target
+from mlplatform.stats.batch import Array, Columns
+from mlplatform.stats.labels import to_labels
+from mlplatform.wiring import Wiring
+
+PATIENCE_SECONDS = 30.0
+"""How long a command waits for another one that changes the same model."""
+SETTLED = (Phase.PROBATION, Phase.DONE, Phase.FAILED)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one round of watching led to."""
+
+    watched: Watched
+    retrained: Retrained | None = None
+    promoted: Outcome | None = None
+    rolled_back: Entry | None = None
+    rollouts: tuple[Rollout, ...] = ()
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """An endpoint as it stands: its server, what it serves, and what it is waiting for."""
+
+    name: str
+    model: str
+    stage: str
+    server: ServerState
+    serving: tuple[str, ...]
+    generation: int
+    rollout: Rollout | None = None
+
+
+class Platform:
+    """Everything `mlplatform` can do, on the project that holds the working directory."""
+
+    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self._wiring = Wiring(settings, progress or (lambda line: None))
+        self.owner = owner_name(uuid4().hex[:6])
+
+    @classmethod
+    def open(cls, folder: Path | str = ".", progress: Progress | None = None) -> Platform:
+        """The platform of the nearest folder upwards with `mlplatform.toml`; raises NoProject."""
+        return cls(load_settings(Path(folder)), progress)
+
+    @cached_property
+    def world(self) -> World:
+        """Ports and adapters, opened on first use."""
+        return self._wiring.world
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """Policies by model; raises BadPolicy."""
+        return self._wiring.policies
+
+    @property
+    def schedules(self) -> Schedules:
+        return self._wiring.schedules
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.settings.actor)
+
+    def policy(self, model: str) -> Policy:
+        if model not in self.policies:
+            raise UnknownName("model with a policy", model, self.policies)
+        return self.policies[model]
+
+    # --- from a run to a version ----------------------------------------------------------------------------------
+
+    def train(self, model: str, parameters: Mapping[str, str] | None = None, project_folder: Path | None = None) -> str:
+        """Run the project's `main` entry point as a tracked run; its run id."""
+        log = self.world.work / f"train-{uuid4().hex[:8]}.log"
+        folder = project_folder or self._wiring.project(self.policy(model))
+        return self.world.runs.train(folder, parameters or {}, model, log)
+
+    def register(self, model: str, run_id: str, cause: str = "manual") -> Version:
+        with self._changing(model) as policy:
+            return register.register(self.world, policy.model, run_id, self.actor, cause)
+
+    def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
+        parent = self.version(ref)
+        with self._changing(parent.model) as policy:
+            uses = tuple(Use(step) for step in steps) or policy.compress.steps
+            if not uses:
+                raise UsageError(
+                    what=f"no technique was named for {ref}",
+                    hint="Name them with --steps onnx,dynamic_int8, or in [compress] of the policy.",
+                )
+            return register.compress(self.world, parent, uses, self.actor)
+
+    # --- stages ---------------------------------------------------------------------------------------------------
+
+    def check(self, ref: str, stage: str) -> Outcome:
+        """What `promote` would say, without changing anything."""
+        return self.promote(ref, stage, "check", dry_run=True)
+
+    def approve(self, ref: str, stage: str, reason: str) -> Entry:
+        version = self.version(ref)
+        with self._changing(version.model) as policy:
+            return promote.approve(self.world, policy, Wish(version, stage, self.actor, reason))
+
+    def promote(
+        self, ref: str, stage: str, reason: str, break_glass: bool = False, dry_run: bool = False
+    ) -> Outcome:
+        """Put a version into a stage if gates and approvals allow it, and bring it into service."""
+        version = self.version(ref)
+        wish = Wish(version, stage, self.actor, reason, break_glass, dry_run)
+        if dry_run:
+            return promote.promote(self.world, self.policy(version.model), wish)
+        with self._changing(version.model) as policy:
+            return self._promote(policy, wish)
+
+    def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
+        with self._changing(model) as policy:
+            chosen = stage or policy.live_stage or policy.ladder.stages[-1]
+            return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
+
+    def plan_rollback(self, model: str, stage: str | None, to: int | None = None) -> tuple[int, list[Change]]:
+        """What `rollback` would do, without changing anything."""
+        policy = self.policy(model)
+        chosen = stage or policy.live_stage or policy.ladder.stages[-1]
+        return rollback.plan_rollback(self.world, policy, chosen, to)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def version(self, ref: str) -> Version:
+        """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
+        wanted = VersionRef.parse(ref)
+        versions = self.world.ledger.versions(wanted.model)
+        if not versions:
+            known = {*self.world.ledger.models(), *self.policies}
+            raise UnknownName("registered model", wanted.model, known)
+        number = wanted.number
+        if wanted.stage is not None:
+            number = self.world.ledger.standings(wanted.model).holder(wanted.stage)
+            if number is None:
+                stages = self.policies[wanted.model].ladder.stages if wanted.model in self.policies else ()
+                if wanted.stage not in stages:
+                    raise UnknownName("stage", wanted.stage, stages)
+                raise UsageError(what=f"no version of {wanted.model} is in {wanted.stage}")
+        for version in versions:
+            if version.number == number:
+                return version
+        raise UnknownName(f"version of {wanted.model}", str(number), (str(v.number) for v in versions))
+
+    def board(self) -> dict[str, tuple[Standings, list[Version]]]:
+        """Models by name: where their versions stand."""
+        names = sorted({*self.world.ledger.models(), *self.policies})
+        return {m: (self.world.ledger.standings(m), self.world.ledger.versions(m)) for m in names}
+
+    def history(self, model: str, until: datetime | None = None) -> list[Entry]:
+        """Entries of the ledger up to a moment, oldest first."""
+        if model not in self.world.ledger.models():
+            raise UnknownName("registered model", model, {*self.world.ledger.models(), *self.policies})
+        return self.world.ledger.entries(model, until)
+
+    def standings_at(self, model: str, moment: datetime) -> Standings:
+        """Where every version stood at a moment, replayed from the ledger."""
+        return replay(model, [e.draft.changes for e in self.history(model, moment)])
+
+    def card(self, ref: str) -> CardFacts:
+        version = self.version(ref)
+        entries = self.world.ledger.entries(version.model)
+        place = self.world.ledger.standings(version.model).place(version.number)
+        return project.card_facts(self.world, self.policy(version.model), version, place, entries)
+
+    def diff(self, first: str, second: str) -> list[show.Line]:
+        """Everything in which two versions differ."""
+        return show.diff(self.world, self.version(first), self.version(second))
+
+    # --- serving --------------------------------------------------------------------------------------------------
+
+    def deploy(self, model: str, stage: str | None = None) -> EndpointState:
+        """Start the stage's server and let it serve the stage's holder."""
+        with self._changing(model) as policy:
+            chosen = self._endpoint_stage(policy, stage)
+            holder = self.world.ledger.standings(model).holder(chosen)
+            live = probation.version_of(self.world, model, holder)
+            if live is None:
+                raise UsageError(
+                    what=f"no version of {model} is in {chosen}",
+                    hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
+                )
+            deploy.publish(self.world, policy, chosen, live)
+        return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
+
+    def undeploy(self, model: str, stage: str | None = None) -> str:
+        """Stop the stage's server; the stage keeps its version."""
+        policy = self.policy(model)
+        endpoint = policy.stage(self._endpoint_stage(policy, stage)).endpoint
+        assert endpoint is not None
+        target: Target = self.world.build("target", Use(endpoint.target))
+        target.stop(self.world.documents.folder(endpoint.name))
+        return endpoint.name
+
+    def endpoints(self) -> list[EndpointState]:
+        return [
+            self._endpoint_state(policy, stage)
+            for policy in self.policies.values()
+            for stage in policy.ladder.stages
+            if policy.stage(stage).endpoint
+        ]
+
+    def endpoint(self, name: str) -> EndpointState:
+        """One endpoint; raises UnknownName."""
+        states = {e.name: e for e in self.endpoints()}
+        if name not in states:
+            raise UnknownName("endpoint", name, states)
+        return states[name]
+
+    def predict(self, ref: str, columns: Columns) -> Outputs:
+        """One version's answers to a table, in a sandboxed child; nothing is captured."""
+        version = self.version(ref)
+        self.world.bundles.verify(version.digest)
+        return self.world.evaluator.answer(self.world.bundles.path(version.digest), columns)
+
+    def ask(self, target: str, columns: Columns) -> dict[str, Array]:
+        """Answers of an endpoint over HTTP, with ids, or of a version (`churn@7`) offline."""
+        if "@" in target:
+            version = self.version(target)
+            task = self.world.bundles.manifest(version.digest).task
+            outputs = self.predict(target, columns)
+            return {"prediction": to_labels(outputs.predictions, task.output, task.classes or None)}
+        state = self.endpoint(target)
+        if not state.server.running:
+            raise WorldError(
+                what=f"the server of endpoint {target} does not run",
+                hint=f"Start it: mlplatform deploy {state.model}",
+            )
+        return client.ask(state.server.url, columns)
+
+    def serve(self, ref: str, host: str, port: int, workers: int) -> None:
+        """Serve one version in this process's place until it is interrupted; no stage is touched."""
+        version = self.version(ref)
+        self.world.bundles.verify(version.digest)
+        name = f"serve-{version.model}-{version.number}"
+        path = str(self.world.bundles.path(version.digest))
+        route = Route(version.model, version.number, version.digest, path)
+        self.world.documents.publish(Routes(name, 0, (route,), capture=CaptureRule(sample=0.0)))
+        folder = self.world.documents.folder(name)
+        options = {"--folder": folder, "--host": host, "--port": port, "--workers": workers}
+        words = [str(word) for pair in options.items() for word in pair]
+        os.execv(sys.executable, [sys.executable, "-m", "mlplatform.serving.main", *words])
+
+    # --- watching and feeding back --------------------------------------------------------------------------------
+
+    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
+        """Join what came true to what was predicted; labels may come before or after their rows are ingested."""
+        self.endpoint(endpoint)
+        self.world.observations.ingest(endpoint)
+        return self.world.observations.label(endpoint, ids, truth)
+
+    def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
+        """Read the windows that are due and, with `act`, do what they ask for: retrain, promote, roll back."""
+        with self._changing(model) as policy:
+            endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
+            assert endpoint is not None
+            watched = monitor.monitor(self.world, policy, endpoint.name, until)
+            taken_back = self._check_probation(policy) if act else None
+        newest = watched.windows[-1][1] if watched.windows else None
+        retrained, outcome = None, None
+        if act and not taken_back and newest and newest.action is Action.RETRAIN:
+            retrained, outcome = self._retrain(policy, f"trigger: {newest.because}", newest.at)
+        return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
+
+    def retrain(self, model: str, cause: str = "manual", forced: bool = True) -> tuple[Retrained, Outcome | None]:
+        """Train a challenger on what was captured and let it climb as far as the stages' `auto` says."""
+        policy = self.policy(model)
+        return self._retrain(policy, cause, self._as_of(policy), forced)
+
+    def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
+        self.policy(model)
+        return self.world.windows.recent(model, count)
+
+    def report(self, model: str, into: Path) -> Path:
+        """The HTML report of the newest windows."""
+        return self._wiring.report(self.policy(model), self.windows(model), into)
+
+    # --- keeping it true ------------------------------------------------------------------------------------------
+
+    def differences(self, model: str) -> list[Difference]:
+        return reconcile.differences(self.world, self.policy(model))
+
+    def reconcile(self, model: str) -> list[Difference]:
+        """Repair what differs between ledger, MLflow, bundles and servers, and advance rollouts that stopped."""
+        policy = self.policy(model)
+        with holding(self.world.leases, f"change:{model}", self.owner, patience=PATIENCE_SECONDS):
+            found = reconcile.reconcile(self.world, policy)
+            self._follow(policy)
+            project.project(self.world, policy)
+        return found
+
+    def run_job(self, schedule: Schedule) -> str:
+        """What a schedule's firing does; one line for the log."""
+        verbs: dict[str, Callable[[], str]] = {
+            "monitor": lambda: _loop_line(self.monitor(schedule.model)),
+            "retrain": lambda: self.retrain(schedule.model, f"schedule: {schedule.name}", False)[0].record.outcome,
+            "reconcile": lambda: f"{len(self.reconcile(schedule.model))} differences",
+        }
+        if schedule.verb not in verbs:
+            raise UnknownName("job", schedule.verb, verbs)
+        return verbs[schedule.verb]()
+
+    # --- chains ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self, model: str) -> Iterator[Policy]:
+        """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last."""
+        policy = self.policy(model)
+        with holding(self.world.leases, f"change:{model}", self.owner, patience=PATIENCE_SECONDS):
+            if reconcile.recover(self.world, policy):
+                self._follow(policy)
+            yield policy
+            project.project(self.world, policy)
+
+    def _promote(self, policy: Policy, wish: Wish) -> Outcome:
+        outcome = promote.promote(self.world, policy, wish)
+        if outcome.rollout is None:
+            return outcome
+        settled = self._settle(policy, outcome.rollout)
+        if settled.phase is Phase.FAILED:
+            return Outcome(**{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled})
+        return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
+
+    def _settle(self, policy: Policy, rollout: Rollout) -> Rollout:
+        while rollout.phase not in SETTLED:
+            rollout = deploy.advance(self.world, policy, rollout)
+        return rollout
+
+    def _follow(self, policy: Policy) -> None:
+        """Go on with rollouts whose process died between two steps."""
+        for rollout in self.world.deployments.active(policy.model):
+            self._settle(policy, rollout)
+
+    def _check_probation(self, policy: Policy) -> Entry | None:
+        for rollout in self.world.deployments.active(policy.model):
+            if rollout.phase is not Phase.PROBATION:
+                continue
+            step = probation.next_step(self.world, policy, rollout)
+            if step.step is Step.TAKE_BACK:
+                actor = Actor("monitor", verified=True)
+                return rollback.rollback(
+                    self.world, policy, rollout.stage, actor, f"probation: {step.because}", rollout.previous
+                )
+            if step.step is Step.CLOSE:
+                deploy.advance(self.world, policy, rollout)
+        return None
+
+    def _retrain(
+        self, policy: Policy, cause: str, as_of: datetime, forced: bool = False
+    ) -> tuple[Retrained, Outcome | None]:
+        """Training holds no lock but its own: a rollback must not wait for it."""
+        folder = self._wiring.project(policy)
+        done = retrain.retrain(self.world, policy, folder, cause, as_of, self.owner, forced)
+        if done.run_id is None:
+            return done, None
+        try:
+            with self._changing(policy.model):
+                outcome = self._climb(policy, done.run_id, cause)
+        except MlplatformError as error:
+            retrain.settle(self.world, done.record, None, False, str(error))
+            raise
+        live = outcome is not None and outcome.status == "done" and outcome.stage == policy.live_stage
+        because = outcome.because if outcome else "no stage is `auto`"
+        version = outcome.version.number if outcome else None
+        record = retrain.settle(self.world, done.record, version, live, because)
+        return Retrained(done.permit, record, done.run_id, done.rows), outcome
+
+    def _climb(self, policy: Policy, run_id: str, cause: str) -> Outcome | None:
+        """Register, compress, and promote through the stages that are `auto`; the last outcome."""
+        version = register.register(self.world, policy.model, run_id, self.actor, cause)
+        if policy.retrain.compress and policy.compress.steps:
+            version = register.compress(self.world, version, policy.compress.steps, self.actor)
+        outcome = None
+        for stage in policy.ladder.stages:
+            if not policy.stage(stage).auto:
+                break
+            outcome = self._promote(policy, Wish(version, stage, self.actor, cause))
+            if outcome.status != "done":
+                break
+        return outcome
+
+    # --- small ----------------------------------------------------------------------------------------------------
+
+    def _endpoint_stage(self, policy: Policy, stage: str | None) -> str:
+        chosen = stage or policy.live_stage
+        if chosen is None or policy.stage(chosen).endpoint is None:
+            raise UsageError(
+                what=f"{policy.model} has no stage with an endpoint" if chosen is None else f"{chosen} has no endpoint",
+                hint=f"Add endpoint = {{{{ name = '{policy.model}' }}}} to a stage of its policy.",
+            )
+        return chosen
+
+    def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
+        endpoint = policy.stage(stage).endpoint
+        assert endpoint is not None
+        target: Target = self.world.build("target", Use(endpoint.target))
+        routes = self.world.documents.routes(endpoint.name)
+        active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
+        return EndpointState(
+            endpoint.name,
+            policy.model,
+            stage,
+            target.status(self.world.documents.folder(endpoint.name)),
+            tuple(f"{r.model}@{r.version}" for r in routes.routes) if routes else (),
+            routes.generation if routes else 0,
+            active[-1] if active else None,
+        )
+
+    def _as_of(self, policy: Policy) -> datetime:
+        """Now; where the policy names an event time, the newest captured one."""
+        stage = policy.live_stage
+        endpoint = policy.stage(stage).endpoint if stage else None
+        span = self.world.observations.span(endpoint.name, policy.data.time) if endpoint else None
+        return span[1] if span and policy.data.time else self.world.clock.now()
+
+
+def _loop_line(loop: Loop) -> str:
+    parts = [f"{len(loop.watched.windows)} windows"]
+    if loop.watched.windows:
+        parts.append(loop.watched.windows[-1][1].action.value)
+    if loop.retrained:
+        parts.append(f"retraining {loop.retrained.record.outcome}")
+    if loop.rolled_back:
+        parts.append(f"rolled back to {loop.rolled_back.draft.version}")
+    return ", ".join(parts)

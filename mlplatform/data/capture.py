@@ -1,0 +1,170 @@
+"""Blocks of captured requests, as servers write them, into Parquet segments.
+
+A block is an uncompressed `.npz` without pickles, every array of the same length:
+
+=================  =======================  ==================================================================
+`request`          S36                      uuid of the request
+`row`              integer                  row within the request
+`time_us`          int64                    when it was answered, epoch us, UTC
+`version`          integer                  version that answered
+`model`, `arm`     U                        its model, and its route (`live`)
+`latency_us`       number                   of the whole request
+`in:<name>`        number, bool, M8, U      a feature
+`ctx:<name>`       likewise                 a column beside the features
+`null:<name>`      bool, optional           where the text, whole number or boolean of that name was missing
+`prediction`       (n,) or (n, k)           what the model answered
+`scores`           (n, k), optional         probabilities beside labels
+=================  =======================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlplatform.data.arrow import below_each_other, to_arrow, to_numpy
+from mlplatform.data.index import History, Range, Segment
+from mlplatform.data.times import as_times
+from mlplatform.stats.batch import Array
+
+FEATURE, CONTEXT, NULL = "in:", "ctx:", "null:"
+REQUIRED = ("request", "row", "time_us", "version", "prediction")
+OWN = ("id", "time_us", "version", "model", "arm", "latency_us", "prediction", "scores")
+SEGMENT_ROWS = 65_536
+"""A segment is filled up to this by later blocks; then it is left alone."""
+DAY_US = 86_400_000_000
+
+Block = tuple[str, pa.Table]
+
+
+def batches(endpoint: Path) -> Iterator[tuple[list[Block], list[Path]]]:
+    """The blocks that wait, ordered by name, a segment's worth at a time; and those that are damaged."""
+    good: list[Block] = []
+    damaged: list[Path] = []
+    rows = 0
+    for path in sorted((endpoint / "capture").glob("*.npz")):
+        try:
+            table = to_table(read_block(path))
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+            damaged.append(path)
+            continue
+        good.append((f"capture/{path.name}", table))
+        rows += table.num_rows
+        if rows >= SEGMENT_ROWS:
+            yield good, damaged
+            good, damaged, rows = [], [], 0
+    if good or damaged:
+        yield good, damaged
+
+
+def read_block(path: Path) -> dict[str, Array]:
+    # a stream of our own: np.load leaves the file open when it is no archive
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def to_table(block: Mapping[str, Array]) -> pa.Table:
+    """A block's rows; ValueError or KeyError when it is not one."""
+    rows = len(block["request"])
+    if missing := [name for name in REQUIRED if name not in block]:
+        raise KeyError(f"{missing} missing")
+    if odd := [name for name, values in block.items() if len(values) != rows]:
+        raise ValueError(f"{odd} have another length than {rows}")
+    columns = {
+        "id": prediction_ids(block["request"], block["row"]),
+        "time_us": pa.array(np.asarray(block["time_us"], np.int64)),
+        "version": pa.array(np.asarray(block["version"], np.int32)),
+    }
+    for name, values in block.items():
+        if name in ("model", "arm", "latency_us", "scores"):
+            columns[name] = to_arrow(values)
+        elif name == "prediction" or name.startswith((FEATURE, CONTEXT)):
+            columns[name] = _with_nulls(to_arrow(values), block, name)
+    return pa.table(columns)
+
+
+def prediction_ids(requests: Array, rows: Array) -> pa.Array:
+    """`<uuid>/<row>`."""
+    uuids = pc.cast(pa.array(np.asarray(requests, "S36").tolist(), pa.binary()), pa.string())
+    numbers = pc.cast(pa.array(np.asarray(rows, np.int64)), pa.string())
+    return pc.binary_join_element_wise(uuids, numbers, "/")
+
+
+def add_rows(history: History, tables: Sequence[pa.Table]) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """Write new segments, one per layout. Returns the history's segments then, and files they replace."""
+    segments, replaced = list(history.index.segments), []
+    groups: dict[str, list[pa.Table]] = {}
+    for table in tables:
+        if table.num_rows:
+            groups.setdefault(_layout(table), []).append(table)
+    for number, (layout, group) in enumerate(groups.items()):
+        parts = group
+        while old := _to_fill_up(segments, layout, parts):
+            parts = [history.table(old.file), *parts]
+            segments.remove(old)
+            replaced.append(old.file)
+        table = below_each_other(parts)
+        described = _describe(table, layout)
+        segments.append(replace(described, file=history.write("rows", table, number)))
+    return tuple(segments), tuple(replaced)
+
+
+def plain_name(stored: str) -> str:
+    """The name that clients use."""
+    return stored.removeprefix(FEATURE) if stored.startswith(FEATURE) else stored.removeprefix(CONTEXT)
+
+
+# ---- helpers
+
+
+def _with_nulls(values: pa.Array, block: Mapping[str, Array], name: str) -> pa.Array:
+    mask = block.get(NULL + plain_name(name))
+    if mask is None or mask.ndim != 1:
+        return values
+    return pc.if_else(pa.array(np.asarray(mask, np.bool_)), pa.scalar(None, values.type), values)
+
+
+def _to_fill_up(segments: Sequence[Segment], layout: str, parts: Sequence[pa.Table]) -> Segment | None:
+    """The newest segment of the layout, if it is of the same day and not much larger than what would join.
+
+    "Not much larger" keeps the number of files small and writes each row about log(n) times at most.
+    """
+    newest = next((s for s in reversed(segments) if s.layout == layout), None)
+    rows = sum(part.num_rows for part in parts)
+    if newest is None or newest.rows > 4 * rows or newest.rows + rows > SEGMENT_ROWS:
+        return None
+    first = int(pc.min(parts[0]["time_us"]).as_py())
+    return newest if newest.times[""][0] // DAY_US == first // DAY_US else None
+
+
+def _layout(table: pa.Table) -> str:
+    """Names and types of the columns: rows of one layout can share a file."""
+    text = repr([(item.name, str(item.type)) for item in sorted(table.schema, key=lambda item: item.name)])
+    return blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _describe(table: pa.Table, layout: str) -> Segment:
+    low, high = pc.min_max(table["id"]).as_py().values()
+    names = tuple(name for name in table.column_names if name.startswith((FEATURE, CONTEXT)))
+    predicted = to_numpy(table["time_us"])
+    times: dict[str, Range] = {"": (int(predicted.min()), int(predicted.max()))}
+    for name in names:
+        if (moments := as_times(table[name])) is not None:
+            ticks = or_predicted(moments, predicted)
+            times[name] = (int(ticks.min()), int(ticks.max()))
+    return Segment("", table.num_rows, (low, high), layout, times, names)
+
+
+def or_predicted(moments: Array, predicted: Array) -> Array:
+    """Epoch us of the event, or of the prediction where the event's time is missing."""
+    return np.where(np.isnat(moments), predicted, moments.astype(np.int64))

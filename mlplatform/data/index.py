@@ -1,0 +1,179 @@
+"""What an endpoint's history consists of: one document that names its files, and the one way to change it.
+
+::
+
+    <endpoint>/segments/index.json       the commit point: what it does not name is not part of the history
+    <endpoint>/segments/rows-*.parquet   captured rows
+    <endpoint>/segments/labels-*.parquet labels of rows that are there
+    <endpoint>/segments/pending-*.parquet labels whose row has not come yet
+    <endpoint>/segments/lock
+
+A change writes new files, then the index with the next number, then deletes what the index calls done: blocks
+it has taken in (`consumed`) and files it has merged into larger ones (`replaced`). Died before the index: the
+new files carry a number the index has not reached, and are deleted. After it: the deletions are repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlplatform.data.files import TEMPORARY, locked, sync, write_safely
+from mlplatform.errors import HistoryUnusable
+
+ROW_GROUP = 16_384
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file of rows.
+
+    `times`: smallest and largest epoch us, of the prediction ("") and of each column that holds times.
+    """
+
+    file: str
+    rows: int
+    ids: tuple[str, str]
+    layout: str
+    times: Mapping[str, Range]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, d: Mapping[str, Any]) -> Segment:
+        times = {name: (int(low), int(high)) for name, (low, high) in d["times"].items()}
+        return cls(d["file"], d["rows"], (d["ids"][0], d["ids"][1]), d["layout"], times, tuple(d["columns"]))
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    file: str
+    rows: int
+    ids: tuple[str, str]
+
+    @classmethod
+    def of(cls, d: Mapping[str, Any]) -> LabelFile:
+        return cls(d["file"], d["rows"], (d["ids"][0], d["ids"][1]))
+
+
+@dataclass(frozen=True)
+class Index:
+    seq: int = 0
+    segments: tuple[Segment, ...] = ()
+    labels: tuple[LabelFile, ...] = ()
+    pending: LabelFile | None = None
+    consumed: tuple[str, ...] = ()
+    """Blocks and label documents of the last change, relative to the endpoint's folder."""
+    replaced: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        return json.dumps({"format": 1, **asdict(self)}).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Index:
+        d = json.loads(raw)
+        return cls(
+            seq=d["seq"],
+            segments=tuple(Segment.of(s) for s in d["segments"]),
+            labels=tuple(LabelFile.of(s) for s in d["labels"]),
+            pending=LabelFile.of(d["pending"]) if d["pending"] else None,
+            consumed=tuple(d["consumed"]),
+            replaced=tuple(d["replaced"]),
+        )
+
+
+@dataclass
+class History:
+    """One endpoint's history while its lock is held."""
+
+    endpoint: Path
+    index: Index = field(default_factory=Index)
+
+    @property
+    def folder(self) -> Path:
+        return self.endpoint / "segments"
+
+    def table(self, file: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+        """One file's rows; raises HistoryUnusable, naming it."""
+        try:
+            return pq.read_table(self.folder / file, columns=columns, filters=filters, partitioning=None)
+        except (OSError, ValueError, KeyError) as error:
+            raise HistoryUnusable(folder=self.folder, cause=f"{file}: {error}") from error
+
+    def write(self, kind: str, table: pa.Table, number: int = 0) -> str:
+        """A new file that belongs to the next change; its name."""
+        name = f"{kind}-{self.index.seq + 1:09d}-{number:03d}.parquet"
+        write_safely(
+            self.folder / name,
+            lambda path: pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP),
+        )
+        return name
+
+    def commit(self, index: Index) -> None:
+        """Put a change into effect, then clear away what it made superfluous."""
+        self.index = replace(index, seq=self.index.seq + 1)
+        raw = self.index.encode()
+        write_safely(self.folder / "index.json", lambda path: path.write_bytes(raw))
+        self._clear()
+
+    def recover(self) -> None:
+        """Finish or undo the change in which an earlier process died."""
+        for path in list(self.folder.iterdir()):
+            if path.suffix == TEMPORARY or _number(path) > self.index.seq:
+                path.unlink(missing_ok=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        for name in (*self.index.consumed, *(f"segments/{name}" for name in self.index.replaced)):
+            (self.endpoint / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(endpoint: Path) -> Iterator[History]:
+    """The history, for this process alone. A full disk or the like is HistoryUnusable and changes nothing."""
+    folder = endpoint / "segments"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):
+            history = History(endpoint, _load(folder))
+            history.recover()
+            sync(endpoint)
+            yield history
+    except OSError as error:
+        raise HistoryUnusable(folder=folder, cause=error) from error
+
+
+@contextmanager
+def reading(endpoint: Path) -> Iterator[History]:
+    """The history as it is now; writers wait until it has been read."""
+    folder = endpoint / "segments"
+    if not (folder / "lock").exists():
+        yield History(endpoint)
+        return
+    with locked(folder / "lock", shared=True):
+        yield History(endpoint, _load(folder))
+
+
+def _load(folder: Path) -> Index:
+    try:
+        return Index.decode((folder / "index.json").read_bytes())
+    except FileNotFoundError:
+        if any(_number(path) > 1 for path in folder.glob("*.parquet")):
+            raise HistoryUnusable(folder=folder, cause="index.json is missing") from None
+        return Index()
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise HistoryUnusable(folder=folder, cause=f"index.json: {error!r}") from error
+
+
+def _number(path: Path) -> int:
+    """The change that a file belongs to; 0 for a file that is not ours."""
+    match = re.fullmatch(r"(?:rows|labels|pending)-(\d+)-\d+\.parquet", path.name)
+    return int(match[1]) if match else 0

@@ -1,0 +1,128 @@
+"""FolderObservations: captured rows and labels in the folders that servers and control plane share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlplatform.data import labels, windows
+from mlplatform.data.capture import Block, add_rows, batches
+from mlplatform.data.index import History, reading, writing
+from mlplatform.data.times import epoch_us, from_epoch_us
+from mlplatform.errors import UsageError
+from mlplatform.ports import Ingested, Labelled, Observed
+from mlplatform.stats.batch import Array
+
+
+class FolderObservations:
+    """Port `Observations`. Any number of processes may use it at once; no row is lost or doubled."""
+
+    def __init__(self, folder: Callable[[str], Path]) -> None:
+        """`folder`: from an endpoint's name to its folder (port `Documents`)."""
+        self._folder = folder
+
+    def ingest(self, endpoint: str) -> Ingested:
+        """Blocks into segments, then labels that came by HTTP. Damaged files go to `damaged/`."""
+        folder = self._folder(endpoint)
+        blocks = rows = aside = 0
+        if not any((folder / name).is_dir() for name in ("capture", "inbox", "segments")):
+            return Ingested(0, 0, 0)
+        with writing(folder) as history:
+            for good, damaged in batches(folder):
+                _take_in(history, good)
+                blocks, rows = blocks + len(good), rows + sum(table.num_rows for _, table in good)
+                aside += _set_aside(folder, damaged)
+            aside += _take_inbox(history)
+        return Ingested(blocks, rows, aside)
+
+    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
+        """Keep labels by prediction id; nulls are left out. Raises UsageError for what is no label."""
+        if len(ids) != len(truth):
+            raise UsageError(what=f"{len(ids)} ids but {len(truth)} labels")
+        try:
+            table = labels.to_table(ids, truth)
+        except (TypeError, ValueError) as error:
+            raise UsageError(what=str(error)) from error
+        with writing(self._folder(endpoint)) as history:
+            return _add_labels(history, table, ())
+
+    def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
+        with reading(self._folder(endpoint)) as history:
+            ends = windows.span(history, windows.event_column(history, time))
+        return (from_epoch_us(ends[0]), from_epoch_us(ends[1])) if ends else None
+
+    def read(
+        self,
+        endpoint: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        labelled: bool = False,
+    ) -> Observed:
+        """Rows with start <= time < end, joined with their labels.
+
+        A row whose event time is missing counts by its prediction's.
+        """
+        first = None if start is None else epoch_us(start)
+        last = None if end is None else epoch_us(end)
+        with reading(self._folder(endpoint)) as history:
+            return windows.read(history, windows.event_column(history, time), first, last, labelled)
+
+    def pending(self, endpoint: str) -> int:
+        with reading(self._folder(endpoint)) as history:
+            return history.index.pending.rows if history.index.pending else 0
+
+
+def _take_in(history: History, blocks: list[Block]) -> None:
+    """One change: rows become segments, labels that waited for them are matched, the blocks are done."""
+    if not blocks:
+        return
+    tables = [table for _, table in blocks]
+    segments, replaced = add_rows(history, tables)
+    waiting = labels.pending(history)
+    files, waits, gone = history.index.labels, history.index.pending, replaced
+    if waiting.num_rows:
+        came = labels.in_any(waiting["id"], tables)
+        if pc.any(came).as_py():
+            files, merged = labels.add_matched(history, waiting.filter(came))
+            waits, old = labels.rewrite_pending(history, waiting.filter(pc.invert(came)))
+            gone = (*replaced, *merged, *old)
+    consumed = ()
+    index = replace(history.index, segments=segments, labels=files, pending=waits)
+    history.commit(replace(index, consumed=consumed, replaced=gone))
+
+
+def _add_labels(history: History, table: pa.Table, consumed: tuple[str, ...]) -> Labelled:
+    counts, files, waits, gone = labels.add(history, table)
+    if consumed or counts.matched or counts.pending:
+        index = replace(history.index, labels=files, pending=waits)
+        history.commit(replace(index, consumed=consumed, replaced=gone))
+    return counts
+
+
+def _take_inbox(history: History) -> int:
+    """Labels that came by HTTP, all in one change; the number of documents that were set aside."""
+    tables, names, damaged = [], [], []
+    for path in sorted((history.endpoint / "inbox").glob("*.json")):
+        try:
+            tables.append(labels.read_document(path))
+            names.append(f"inbox/{path.name}")
+        except (OSError, ValueError, KeyError, TypeError):
+            damaged.append(path)
+    if tables:
+        _add_labels(history, pa.concat_tables(tables), tuple(names))
+    return _set_aside(history.endpoint, damaged)
+
+
+def _x(): pass
+def _set_aside(folder: Path, paths: list[Path]) -> int:
+    for path in paths:
+        (folder / "damaged").mkdir(exist_ok=True)
+        os.replace(path, folder / "damaged" / path.name)
+    return len(paths)

@@ -1,0 +1,154 @@
+"""Rows of a stretch of time, joined with their labels, without reading the rest of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from mlplatform.data.arrow import below_each_other, to_numpy
+from mlplatform.data.capture import CONTEXT, FEATURE, or_predicted, plain_name
+from mlplatform.data.index import History, Range, Segment
+from mlplatform.data.labels import lookup, truth_of
+from mlplatform.data.times import as_times
+from mlplatform.errors import UnknownName, UsageError
+from mlplatform.ports import Observed
+from mlplatform.stats.batch import Array
+
+Part = tuple[pa.Table, Array]
+"""Rows of one segment, and their epoch us."""
+
+
+def event_column(history: History, time: str | None) -> str:
+    """The stored name of the column with the event's time, "" for the prediction's own.
+
+    Raises UnknownName when no captured row has the column, UsageError when it holds no times.
+    """
+    segments = history.index.segments
+    if not time or not segments:
+        return ""
+    names = (FEATURE + time, CONTEXT + time)
+    for name in names:
+        if any(name in segment.times for segment in segments):
+            return name
+    if any(name in segment.columns for segment in segments for name in names):
+        hint = "Name a column with ISO 8601 text, or with seconds since 1970."
+        raise UsageError(what=f"the captured column {time!r} does not hold times", hint=hint)
+    known = {plain_name(name) for segment in segments for name in segment.columns}
+    raise UnknownName("captured column", time, known)
+
+
+def span(history: History, column: str) -> Range | None:
+    """Smallest and largest epoch us; None without rows."""
+    ranges = [_range(segment, column) for segment in history.index.segments]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
+
+def read(history: History, column: str, start: int | None, end: int | None, labelled: bool) -> Observed:
+    """Rows with start <= epoch us < end, oldest first."""
+    wanted = [s for s in history.index.segments if _overlaps(_range(s, column), start, end)]
+    parts = [_part(history, segment, column, start, end) for segment in wanted]
+    parts = [part for part in parts if part[0].num_rows]
+    if not parts:
+        return nothing()
+    ids = pa.chunked_array([chunk for table, _ in parts for chunk in table["id"].chunks])
+    truth, has_truth = truth_of(ids, lookup(history, ids))
+    if labelled:
+        parts = _only(parts, has_truth)
+        truth, has_truth = truth[has_truth], has_truth[has_truth]
+    return _observed(parts, truth, has_truth) if parts else nothing()
+
+
+def nothing() -> Observed:
+    text = np.empty(0, object)
+    none = np.empty(0, np.bool_)
+    return Observed(text, np.empty(0, "M8[us]"), np.empty(0, np.int32), {}, text, None, text, none)
+
+
+# ---- one segment
+
+
+def _range(segment: Segment, column: str) -> Range:
+    return segment.times.get(column, segment.times[""])
+
+
+def _overlaps(given: Range, start: int | None, end: int | None) -> bool:
+    return (start is None or given[1] >= start) and (end is None or given[0] < end)
+
+
+def _part(history: History, segment: Segment, column: str, start: int | None, end: int | None) -> Part:
+    table = history.table(segment.file, filters=_pushdown(column, start, end))
+    predicted = to_numpy(table["time_us"])
+    moments = as_times(table[column]) if column in segment.times and column else None
+    ticks = predicted if moments is None else or_predicted(moments, predicted)
+    keep = np.ones(len(ticks), np.bool_)
+    if start is not None:
+        keep &= ticks >= start
+    if end is not None:
+        keep &= ticks < end
+    return (table, ticks) if keep.all() else (table.filter(pa.array(keep)), ticks[keep])
+
+
+def _only(parts: Sequence[Part], keep: Array) -> list[Part]:
+    """The rows to keep, of all parts below each other; parts without any are left out."""
+    masks = np.split(keep, np.cumsum([table.num_rows for table, _ in parts])[:-1])
+    pairs = zip(parts, masks, strict=True)
+    return [(table.filter(pa.array(mask)), ticks[mask]) for (table, ticks), mask in pairs if mask.any()]
+
+
+def _pushdown(column: str, start: int | None, end: int | None) -> list[tuple[str, str, int]] | None:
+    """Row groups outside the window are not even decompressed, where Parquet knows the time."""
+    if column:
+        return None
+    low = [("time_us", ">=", start)] if start is not None else []
+    high = [("time_us", "<", end)] if end is not None else []
+    return [*low, *high] or None
+
+
+# ---- several segments
+
+
+def _observed(parts: Sequence[Part], truth: Array, labelled: Array) -> Observed:
+    answers = ("prediction", "scores")
+    tables = [table for table, _ in parts]
+    ticks = np.concatenate([ticks for _, ticks in parts])
+    order = np.argsort(ticks, kind="stable")
+    table = below_each_other([t.drop_columns([a for a in answers if a in t.column_names]) for t in tables])
+    if (order[1:] < order[:-1]).any():
+        table = table.take(pa.array(order))
+    predictions, scores = (_stacked(tables, name) for name in answers)
+    return Observed(
+        ids=to_numpy(table["id"]),
+        times=ticks[order].astype("datetime64[us]"),
+        versions=to_numpy(table["version"]),
+        columns=_columns(table),
+        predictions=np.empty(0) if predictions is None else predictions[order],
+        scores=None if scores is None else scores[order],
+        truth=truth[order],
+        labelled=labelled[order],
+    )
+
+
+def _columns(table: pa.Table) -> dict[str, Array]:
+    """By the names that clients used; a feature wins over a context column of the same name."""
+    stored = [name for name in table.column_names if name.startswith((FEATURE, CONTEXT))]
+    by_kind = sorted(stored, key=lambda name: name.startswith(FEATURE))
+    return {plain_name(name): to_numpy(table[name]) for name in by_kind}
+
+
+def _stacked(tables: Sequence[pa.Table], name: str) -> Array | None:
+    """One array where all versions answered in one shape, else an object a row; None when nobody did."""
+    parts = [to_numpy(table[name]) if name in table.column_names else None for table in tables]
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    if len(given) == len(parts) and len({part.shape[1:] for part in given}) == 1:
+        return np.concatenate(given)
+    out = np.empty(sum(table.num_rows for table in tables), object)
+    first = 0
+    for table, part in zip(tables, parts, strict=True):
+        for row in range(table.num_rows if part is not None else 0):
+            out[first + row] = part[row]  # type: ignore[index]
+        first += table.num_rows
+    return out

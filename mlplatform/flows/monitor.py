@@ -1,0 +1,159 @@
+"""monitor: captured rows become windows, windows become signals, signals become a decision that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from mlplatform.domain.duration import duration
+from mlplatform.domain.ledger import Kind
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.verdict import Evaluation
+from mlplatform.domain.version import Version
+from mlplatform.domain.watch import Decision, Signal, Window, decide
+from mlplatform.flows.evaluate import load_answers
+from mlplatform.flows.probation import rows_of, version_of
+from mlplatform.flows.world import World
+from mlplatform.ports import Answers, Ingested, Observed, Reference, WindowData
+from mlplatform.stats.labels import to_labels, to_scores
+
+LOOK_BACK = 8
+"""Closed windows that are read again when labels came late."""
+MONTH = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one pass of the monitor saw."""
+
+    ingested: Ingested
+    windows: tuple[tuple[Window, Decision], ...]
+    """New ones and those that late labels changed, oldest first."""
+    pending_labels: int
+
+
+def monitor(world: World, policy: Policy, endpoint: str, until: datetime | None = None) -> Watched:
+    """Ingest, close every window that is over, read again those with late labels, and decide.
+
+    A window is over when a row after its end was captured, or `until` is past its end.
+    """
+    ingested = world.observations.ingest(endpoint)
+    seen: list[tuple[Window, Decision]] = []
+    for start, end in _due(world, policy, endpoint, until):
+        if window := _measure(world, policy, endpoint, start, end):
+            earlier = [w for w, _ in world.windows.recent(policy.model, 100) if w.end < window.end]
+            decision = decide([*earlier, window], _triggered(world, policy, [*earlier, window]))
+            world.windows.save(window, decision)
+            seen.append((window, decision))
+    return Watched(ingested, tuple(seen), world.observations.pending(endpoint))
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+def _due(
+    world: World, policy: Policy, endpoint: str, until: datetime | None
+) -> list[tuple[datetime, datetime]]:
+    """Windows to read: those closed since the last pass, and recent ones whose labelled rows grew in number."""
+    span = world.observations.span(endpoint, policy.data.time)
+    if span is None:
+        return []
+    step = duration(policy.watch.window)
+    watermark = max(span[1], until) if until else span[1]
+    known = {w.start: w for w, _ in world.windows.recent(policy.model, 10_000) if w.endpoint == endpoint}
+    first = min(known) if known else _floor(span[0], step)
+    starts = [first + i * step for i in range(int((watermark - first) / step))]
+    recent = [s for s in starts if s in known][-LOOK_BACK:]
+    return [
+        (s, s + step) for s in starts if s not in known or (s in recent and _grew(world, policy, known[s]))
+    ]
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    """Windows shorter than a day start at round times, longer ones at the day of the first row."""
+    if step >= timedelta(days=1):
+        return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + ((moment - epoch) // step) * step
+
+
+def _grew(world: World, policy: Policy, window: Window) -> bool:
+    observed = world.observations.read(window.endpoint, window.start, window.end, policy.data.time)
+    return int(observed.labelled.sum()) != window.labelled
+
+
+def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: datetime) -> Window | None:
+    observed = world.observations.read(endpoint, start, end, policy.data.time)
+    if observed.rows < policy.watch.min_rows:
+        return None
+    numbers, counts = np.unique(observed.versions, return_counts=True)
+    version = version_of(world, policy.model, int(numbers[counts.argmax()]))
+    if version is None:
+        return None
+    mine = rows_of(observed, version.number)
+    current = _window_data(world, policy, version, mine, start, end)
+    reference = reference_of(world, version)
+    signals: list[Signal] = [
+        world.build("metric", use).measure(reference, current) for use in policy.watch.metrics
+    ]
+    return Window(
+        policy.model,
+        endpoint,
+        start,
+        end,
+        version.number,
+        observed.rows,
+        int(observed.labelled.sum()),
+        tuple(signals),
+    )
+
+
+def _window_data(
+    world: World, policy: Policy, version: Version, rows: Observed, start: datetime, end: datetime
+) -> WindowData:
+    task = world.bundles.manifest(version.digest).task
+    answers = Answers(
+        to_labels(rows.predictions, task.output, task.classes or None),
+        to_scores(rows.predictions, rows.scores, task.output),
+    )
+    return WindowData(
+        start=start,
+        end=end,
+        version=version.number,
+        columns=rows.columns,
+        answers=answers,
+        truth=rows.truth,
+        labelled=rows.labelled,
+        windows_per_month=MONTH / duration(policy.watch.window),
+    )
+
+
+def reference_of(world: World, version: Version) -> Reference:
+    """What the version was like when it was judged: profile of its reference data, and its answers with their truth."""
+    stored = json.loads((world.bundles.path(version.digest) / "reference.json").read_text())
+    answers, truth = (None, np.empty(0))
+    evaluation = _judged_by(world, version)
+    if evaluation and Path(evaluation.predictions_path).exists():
+        answers, truth = load_answers(Path(evaluation.predictions_path))
+    manifest = world.bundles.manifest(version.digest)
+    return Reference(manifest, stored["spec"], stored["profile"], truth, answers)
+
+
+def _judged_by(world: World, version: Version) -> Evaluation | None:
+    """The evaluation that let the version in. Later ones, as somebody's incumbent, may be on drifted rows."""
+    for entry in reversed(world.ledger.entries(version.model)):
+        draft = entry.draft
+        if draft.version == version.number and draft.kind in (Kind.ROLLOUT_OPENED, Kind.PROMOTED):
+            if name := draft.data.get("evaluation_id"):
+                return world.evaluations.get(name)
+    return None
+
+
+def _triggered(world: World, policy: Policy, windows: Sequence[Window]) -> list[str]:
+    reasons = [world.build("trigger", use).fires(windows) for use in policy.retrain.when]
+    return [reason for reason in reasons if reason]

@@ -1,0 +1,88 @@
+"""Probation: what live traffic says of a version that has just gone live, by tests that may be read at any time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlplatform.domain.bundle import Task
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.rollout import LiveFacts, Next, Rollout, next_in_probation
+from mlplatform.domain.version import Version
+from mlplatform.flows.world import World
+from mlplatform.ports import Observed
+from mlplatform.stats.batch import Array, take
+from mlplatform.stats.labels import to_labels
+from mlplatform.stats.sequential import error_rate_exceeds
+
+
+def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
+    """Close probation, take the version back, or wait for more."""
+    facts = live_facts(world, policy, rollout)
+    return next_in_probation(rollout, policy.stage(rollout.stage).probation, facts, world.clock.now())
+
+
+def live_facts(world: World, policy: Policy, rollout: Rollout) -> LiveFacts:
+    """Failed requests, and labelled rows on which the version before answers as well: the same rows, paired."""
+    limits = policy.stage(rollout.stage).probation
+    counts = [w.counts or {} for w in world.documents.workers(rollout.endpoint)]
+    name = f"{rollout.model}@{rollout.version}"
+    failed = sum(c.get(f"{name}:failed", 0) for c in counts)
+    answered = sum(c.get(name, 0) for c in counts)
+    errors = np.concatenate([np.ones(failed), np.zeros(answered)])
+    test = error_rate_exceeds(errors, limits.error_rate, limits.alpha / 2)
+    if test.breached:
+        why = f"{failed} of {failed + answered} requests failed, {limits.error_rate:.1%} allowed"
+        return LiveFacts(failed + answered, failed, 0, why)
+    observed = world.observations.read(rollout.endpoint, time=policy.data.time, labelled=True)
+    mine = rows_of(observed, rollout.version)
+    why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
+    return LiveFacts(failed + answered, failed, mine.rows, why)
+
+
+def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observed) -> str:
+    limits = policy.stage(rollout.stage).probation
+    before = version_of(world, rollout.model, rollout.previous)
+    version = version_of(world, rollout.model, rollout.version)
+    if before is None or version is None:
+        return ""
+    outputs = world.evaluator.answer(world.bundles.path(before.digest), mine.columns)
+    task = world.bundles.manifest(version.digest).task
+    new = _losses(task, mine.predictions, mine.truth)
+    old = _losses(world.bundles.manifest(before.digest).task, outputs.predictions, mine.truth)
+    # Ties count half: splitting them between the two outcomes only lowers the capital of the bet, so the test
+    # stays valid.
+    worse = (np.sign(new - old) + 1) / 2
+    test = error_rate_exceeds(worse, (limits.quality_drop + 1) / 2, limits.alpha / 2)
+    if not test.breached:
+        return ""
+    measure = "error rate" if task.kind == "classification" else "mean absolute error"
+    return (
+        f"{measure} on {mine.rows} labelled rows: {version.ref} {new.mean():.3g}, {before.ref} would have had"
+        f" {old.mean():.3g} (paired sequential test, alpha {limits.alpha / 2:g})"
+    )
+
+
+def _losses(task: Task, predictions: Array, truth: Array) -> Array:
+    """0 or 1 a row for classes, the absolute error for values."""
+    answers = to_labels(predictions, task.output, task.classes or None)
+    if task.kind == "regression":
+        return np.abs(answers - truth.astype(float))
+    return (answers.astype(str) != truth.astype(str)).astype(float)
+
+
+def rows_of(observed: Observed, version: int) -> Observed:
+    keep = observed.versions == version
+    return Observed(
+        ids=observed.ids[keep],
+        times=observed.times[keep],
+        versions=observed.versions[keep],
+        columns=take(observed.columns, keep),
+        predictions=observed.predictions[keep],
+        scores=None if observed.scores is None else observed.scores[keep],
+        truth=observed.truth[keep],
+        labelled=observed.labelled[keep],
+    )
+
+
+def version_of(world: World, model: str, number: int | None) -> Version | None:
+    return next((v for v in world.ledger.versions(model) if v.number == number), None)

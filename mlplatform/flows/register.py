@@ -1,0 +1,219 @@
+"""register: a training run becomes an immutable version. compress: a version gets a smaller or faster child."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.canonical import plain
+from mlplatform.domain.ladder import CANDIDATE, Change
+from mlplatform.domain.ledger import Actor, Draft, Kind
+from mlplatform.domain.policy import Use
+from mlplatform.domain.version import Version
+from mlplatform.errors import Refused
+from mlplatform.flows.world import World, failpoint
+from mlplatform.ports import Candidate, Intent, Made
+from mlplatform.stats.profile import make_spec, profile
+
+EVIDENCE = ("holdout.parquet", "reference.parquet", "trained_on.npy")
+SAMPLE_ROWS = 32
+
+
+@dataclass(frozen=True)
+class _Admission:
+    """A frozen bundle on its way to become a version."""
+
+    model: str
+    run_id: str
+    manifest: Manifest
+    key: str
+    author: str
+    reason: str
+    cause: str
+    parent: int | None = None
+    technique: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def register(world: World, model: str, run_id: str, actor: Actor, cause: str = "manual") -> Version:
+    """Freeze what a run logged and enter it as CANDIDATE. Registering a run again returns its version.
+
+    Raises NotACandidate, UnsafeArtifact, MlflowUnreachable.
+    """
+    key = f"register:{model}:{run_id}"
+    if known := _registered(world, model, run_id, None):
+        return known
+    world.intents.open(_intent(world, key, "register", model))
+    failpoint("register:intent")
+    with world.bundles.stage() as staged:
+        candidate = world.runs.candidate(run_id, staged / "download")
+        world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+        manifest = _freeze_candidate(world, candidate, staged)
+    failpoint("register:frozen")
+    reason = f"run {run_id[:8]}, cause {cause}"
+    return _admit(world, actor, _Admission(model, run_id, manifest, key, candidate.author, reason, cause))
+
+
+def compress(world: World, parent: Version, steps: Sequence[Use], actor: Actor) -> Version:
+    """Apply techniques in order; the result is one child version that names its parent and the techniques.
+
+    Raises Refused when a technique cannot read what it is given, or changes the answers too much.
+    """
+    technique = "+".join(step.use for step in steps)
+    key = f"compress:{parent.ref}:{technique}"
+    if known := _registered(world, parent.model, parent.run_id, technique, parent.number):
+        return known
+    world.bundles.verify(parent.digest)
+    world.intents.open(_intent(world, key, "register", parent.model))
+    failpoint("compress:intent")
+    manifest, notes = _apply(world, parent.digest, steps)
+    run_id = world.runs.log_derived(parent.run_id, world.bundles.path(manifest.digest), manifest, technique)
+    failpoint("compress:frozen")
+    admission = _Admission(
+        parent.model,
+        run_id,
+        manifest,
+        key,
+        parent.author,
+        f"{technique} of {parent.ref}",
+        "compress",
+        parent=parent.number,
+        technique=technique,
+        data={"notes": notes},
+    )
+    return _admit(world, actor, admission)
+
+
+# --- the common end -------------------------------------------------------------------------------------------------
+
+
+def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
+    number = world.registry.create(admission.model, admission.run_id, admission.key)
+    failpoint("register:created")
+    version = Version(
+        model=admission.model,
+        number=number,
+        digest=admission.manifest.digest,
+        runtime=admission.manifest.runtime,
+        run_id=admission.run_id,
+        created_at=world.clock.now(),
+        author=admission.author,
+        size_bytes=admission.manifest.size_bytes,
+        parent=admission.parent,
+        technique=admission.technique,
+        cause=admission.cause,
+    )
+    draft = Draft(
+        admission.model,
+        Kind.REGISTERED,
+        number,
+        actor,
+        admission.reason,
+        changes=(Change(number, None, CANDIDATE),),
+        data={"digest": version.digest, "run_id": version.run_id, **plain(dict(admission.data))},
+        key=admission.key,
+    )
+    world.ledger.register(version, draft)
+    failpoint("register:committed")
+    world.intents.close(admission.key)
+    return version
+
+
+def _registered(
+    world: World, model: str, run_id: str, technique: str | None, parent: int | None = None
+) -> Version | None:
+    for version in world.ledger.versions(model):
+        if (version.parent, version.technique) == (parent, technique) and (
+            parent or version.run_id == run_id
+        ):
+            return version
+    return None
+
+
+def _intent(world: World, key: str, flow: str, model: str) -> Intent:
+    return Intent(key, flow, model, {}, world.clock.now())
+
+
+# --- bundles --------------------------------------------------------------------------------------------------------
+
+
+def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manifest:
+    folder = staged / "bundle"
+    folder.mkdir()
+    shutil.copytree(candidate.model_folder, folder / "model", symlinks=True)
+    features = [column.name for column in candidate.inputs]
+    reference = world.tables.read(candidate.reference)
+    sample = world.tables.read(candidate.sample)
+    spec = make_spec({name: reference[name] for name in features})
+    _write_json(
+        folder / "reference.json",
+        {"spec": spec.to_dict(), "profile": profile(spec, {n: reference[n] for n in features}).to_dict()},
+    )
+    _write_json(folder / "sample.json", {n: sample[n][:SAMPLE_ROWS].tolist() for n in features})
+    manifest = Manifest(
+        runtime=candidate.runtime,
+        model_path="model",
+        inputs=candidate.inputs,
+        task=candidate.task,
+        files={},
+        requirements=candidate.requirements,
+        options=candidate.options,
+    )
+    frozen = world.bundles.freeze(folder, manifest)
+    evidence = world.bundles.evidence(frozen.digest)
+    for name, source in zip(
+        EVIDENCE, (candidate.holdout, candidate.reference, candidate.trained_on), strict=True
+    ):
+        shutil.copyfile(source, evidence / name)
+    return frozen
+
+
+def _apply(world: World, digest: str, steps: Sequence[Use]) -> tuple[Manifest, dict[str, Any]]:
+    """One folder a step, all inside one staged folder; only the last one is frozen."""
+    notes: dict[str, Any] = {}
+    source, manifest = world.bundles.path(digest), world.bundles.manifest(digest)
+    with world.bundles.stage() as staged:
+        for position, step in enumerate(steps):
+            folder = staged / str(position)
+            folder.mkdir()
+            made = _step(world, step, source, manifest, folder)
+            notes[step.use] = dict(made.notes)
+            for name in ("sample.json", "reference.json"):
+                shutil.copyfile(source / name, folder / name)
+            source, manifest = folder, _child(manifest, made)
+        frozen = world.bundles.freeze(source, manifest)
+    for name in EVIDENCE:
+        shutil.copyfile(world.bundles.evidence(digest) / name, world.bundles.evidence(frozen.digest) / name)
+    return frozen, notes
+
+
+def _step(world: World, step: Use, source: Path, manifest: Manifest, folder: Path) -> Made:
+    technique = world.build("technique", step)
+    if manifest.runtime not in technique.accepts:
+        raise Refused(
+            what=f"technique {step.use} reads {', '.join(sorted(technique.accepts))}, not {manifest.runtime}",
+            hint="Put `onnx` before it: --steps onnx,dynamic_int8.",
+        )
+    made: Made = technique.compress(source, manifest, folder)
+    return made
+
+
+def _child(parent: Manifest, made: Made) -> Manifest:
+    return replace(
+        parent,
+        runtime=made.runtime,
+        model_path=made.model_path,
+        options=made.options,
+        requirements={},
+        files={},
+        task=made.task or parent.task,
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, default=str))

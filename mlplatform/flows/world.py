@@ -1,0 +1,69 @@
+"""All that flows may touch, as one object: ports, the maker of extensions, and two small callbacks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlplatform.domain.card import CardFacts
+from mlplatform.domain.policy import Use
+from mlplatform.ports import (
+    Bundles,
+    Card,
+    Clock,
+    Deployments,
+    Documents,
+    Evaluations,
+    Evaluator,
+    Intents,
+    Leases,
+    Ledger,
+    Observations,
+    Outbox,
+    Progress,
+    Registry,
+    Retrainings,
+    Runs,
+    Tables,
+    Trust,
+    Windows,
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Ports by name. Tests pass fakes; `mlplatform.control` passes the real ones."""
+
+    clock: Clock
+    ledger: Ledger
+    outbox: Outbox
+    evaluations: Evaluations
+    deployments: Deployments
+    windows: Windows
+    retrainings: Retrainings
+    leases: Leases
+    intents: Intents
+    registry: Registry
+    runs: Runs
+    bundles: Bundles
+    documents: Documents
+    tables: Tables
+    observations: Observations
+    evaluator: Evaluator
+    trust: Trust
+    build: Callable[[str, Use], Any]
+    """Makes an extension of a kind from its use in the policy."""
+    card: Callable[[CardFacts], Card]
+    work: Path
+    """Folder for files between processes: training logs, extra data of retrainings."""
+    progress: Progress = lambda line: None
+
+
+def failpoint(name: str) -> None:
+    """Die here by SIGKILL when `MLPLATFORM_FAILPOINT` names this point: crash safety is tested at every step."""
+    if os.environ.get("MLPLATFORM_FAILPOINT") == name:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,157 @@
+"""up: MLflow's UI, the model servers and the job runner, started together, watched, and stopped together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+from mlplatform.control import Platform
+from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, WorldError
+from mlplatform.jobs.runner import Runner, stopping_on_signals
+from mlplatform.ports import Progress
+
+START_SECONDS = 120.0
+HOST = "127.0.0.1"
+
+
+def up(platform: Platform, mlflow_port: int, tell: Progress) -> None:
+    """Run everything until SIGTERM or Ctrl-C; raises AlreadyRunning for a second one in the same folder, PortInUse."""
+    home = platform.settings.home
+    home.mkdir(parents=True, exist_ok=True)
+    with _only_one(home / "up.lock"), stopping_on_signals() as stop, _mlflow(platform, mlflow_port, stop, tell):
+        for model in platform.policies:
+            _serve(platform, model, tell)
+        tell("scheduled jobs run here; Ctrl-C stops everything")
+        world = platform.world
+        runner = Runner(platform, platform.schedules, world.leases, world.clock, platform.owner, tell)
+        try:
+            runner.run(stop)
+        finally:
+            for state in platform.endpoints():
+                if state.server.running:
+                    platform.undeploy(state.model, state.stage)
+                    tell(f"endpoint {state.name} stopped")
+
+
+def _serve(platform: Platform, model: str, tell: Progress) -> None:
+    """Servers for every endpoint whose stage is held; one that fails does not keep the others from starting."""
+    policy = platform.policy(model)
+    standings = platform.world.ledger.standings(model)
+    for stage in policy.ladder.stages:
+        if policy.stage(stage).endpoint is None or standings.holder(stage) is None:
+            continue
+        try:
+            state = platform.deploy(model, stage)
+            tell(f"endpoint {state.name} serves {' '.join(state.serving)} at {state.server.url}/invocations")
+        except MlplatformError as error:
+            tell(f"endpoint of {model} {stage} did not start: {error}")
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            known = json.loads(file.read() or "{}")
+            raise AlreadyRunning(
+                what="`mlplatform up`", pid=known.get("pid", "?"), address=f", {known.get('mlflow', '')}"
+            ) from None
+        yield
+
+
+def _announce(lock: Path, address: str) -> None:
+    lock.write_text(json.dumps({"pid": os.getpid(), "mlflow": address}))
+
+
+@contextmanager
+def _mlflow(platform: Platform, port: int, stop: threading.Event, tell: Progress) -> Iterator[None]:
+    """MLflow's UI on the embedded store; with a tracking server of its own there is nothing to start."""
+    settings = platform.settings
+    lock = settings.home / "up.lock"
+    if settings.tracking_uri.startswith("http"):
+        _announce(lock, settings.tracking_uri)
+        tell(f"MLflow is {settings.tracking_uri}")
+        yield
+        return
+    port = port or _free_port()
+    _demand_free(port)
+    address = f"http://{HOST}:{port}"
+    platform.world.registry.outside("none")  # the embedded store is made before its server starts
+    with (settings.home / "mlflow.log").open("ab") as log:
+        process = _start_mlflow(platform, port, log)
+        try:
+            _wait(process, address, stop, settings.home / "mlflow.log")
+            _announce(lock, address)
+            tell(f"MLflow's UI is at {address}")
+            yield
+        finally:
+            _end(process)
+
+
+def _start_mlflow(platform: Platform, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    settings = platform.settings
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", settings.tracking_uri]
+    if settings.artifact_root:
+        command += ["--default-artifact-root", str(settings.artifact_root)]
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def _wait(process: subprocess.Popen[bytes], address: str, stop: threading.Event, log: Path) -> None:
+    waited = 0.0
+    while waited < START_SECONDS and not stop.is_set():
+        if process.poll() is not None:
+            raise WorldError(what=f"MLflow's server ended with {process.returncode}", hint=f"Look at {log}.")
+        try:
+            with urlopen(f"{address}/health", timeout=1):
+                return
+        except OSError:
+            stop.wait(0.2)
+            waited += 0.2
+    if not stop.is_set():
+        raise WorldError(what=f"MLflow's server did not answer within {START_SECONDS:.0f} s", hint=f"Look at {log}.")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """By its process group: MLflow's server has workers of its own."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _demand_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise PortInUse(port=port, host=HOST) from None

@@ -1,0 +1,204 @@
+"""A model server as a process of its own on this machine. It outlives whoever started it."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlplatform
+from mlplatform.errors import ServerDidNotStart, WorldError
+from mlplatform.ports import ServerSpec, ServerState
+
+POLL_SECONDS = 0.02
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+)
+"""What a server inherits of our environment: no tokens, no database addresses, no MLflow settings."""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started: a parent has to collect their end."""
+
+
+@dataclass(frozen=True)
+class LocalTarget:
+    """Port `Target`. A server is ours when it holds the lock of its folder: a pid alone may be used by
+    another program."""
+
+    start_seconds: float = 30.0
+    stop_seconds: float = 30.0
+
+    def apply(self, desired: ServerSpec) -> ServerState:
+        """Start the server, or leave it when it runs already; returns once it answers `/ping`.
+
+        Raises ServerDidNotStart with the last line of its log.
+        """
+        folder = desired.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            process = None if self.status(folder).running else _start(desired)
+        except OSError as error:
+            raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
+        deadline = time.monotonic() + self.start_seconds
+        while not ((state := self.status(folder)).running and _answers(state)):
+            if process is not None and process.poll() is not None:
+                # Two started it at the same time: the other's is the one that runs.
+                if not _lock_held(folder):
+                    raise _did_not_start(desired, f"it ended with {process.returncode}: {_last_line(folder)}")
+                process = None
+            if time.monotonic() > deadline:
+                raise _did_not_start(
+                    desired, f"it does not answer after {self.start_seconds:.0f} s: {_last_line(folder)}"
+                )
+            time.sleep(POLL_SECONDS)
+        return state
+
+    def status(self, folder: Path) -> ServerState:
+        """What runs in a folder; not running when nobody holds its lock."""
+        found = _announced(folder)
+        if not found or not _lock_held(folder) or found["pid"] != _lock_pid(folder):
+            return ServerState(folder.name, running=False)
+        return ServerState(folder.name, True, str(found["host"]), int(found["port"]), int(found["pid"]))
+
+    def stop(self, folder: Path) -> None:
+        """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
+        there is none."""
+        if not (pid := _lock_pid(folder)) or not _lock_held(folder):
+            return
+        _send(pid, signal.SIGTERM)
+        if not _wait_gone(folder, self.stop_seconds):
+            _send(pid, signal.SIGKILL)  # its workers follow: they notice that their parent is gone
+            if not _wait_gone(folder, self.stop_seconds):
+                raise WorldError(what=f"The server of {folder.name} (pid {pid}) does not end")
+        if (child := _children.pop(pid, None)) is not None:
+            child.wait()
+
+
+def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mlplatform.serving.main",
+        "--folder",
+        str(desired.folder.absolute()),
+    ]
+    command += ["--host", desired.host, "--port", str(desired.port), "--workers", str(desired.workers)]
+    with (desired.folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=desired.folder,
+            env=_environment(),
+            start_new_session=True,
+        )
+    _children[process.pid] = process
+    return process
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    kept.update({name: value for name, value in os.environ.items() if name.startswith("LC_")})
+    root = str(Path(mlplatform.__file__).parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+
+
+def _answers(state: ServerState) -> bool:
+    connection = http.client.HTTPConnection(state.host, state.port, timeout=5)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _announced(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "server.json").read_bytes())
+        return found if isinstance(found, dict) and {"pid", "host", "port"} <= set(found) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _lock_held(folder: Path) -> bool:
+    try:
+        with (folder / "server.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock_pid(folder: Path) -> int:
+    try:
+        return int((folder / "server.lock").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _wait_gone(folder: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while _lock_held(folder) or _workers_left(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _workers_left(folder: Path) -> bool:
+    """Whether a worker is still writing: each removes its status file when it ends."""
+    return any(
+        _pid_alive(int(path.stem)) for path in (folder / "workers").glob("*.json") if path.stem.isdecimal()
+    )
+
+
+def _pid_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    return True
+
+
+def _did_not_start(desired: ServerSpec, cause: str) -> ServerDidNotStart:
+    return ServerDidNotStart(endpoint=desired.endpoint, cause=cause, log=desired.folder / "server.log")
+
+
+def _last_line(folder: Path) -> str:
+    try:
+        lines = (folder / "server.log").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")[:500]

@@ -1,0 +1,80 @@
+"""Load a bundle: every byte against its manifest, the model through its runtime, its own sample as
+warm-up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from mlplatform import catalog
+from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.routes import Route
+from mlplatform.errors import ChangedBytes
+from mlplatform.ports import Predictor
+from mlplatform.serving.decode import RowDecoder, Rows
+from mlplatform.serving.predictor import LoadedBundle, answer
+
+WARM_ROUNDS = 5
+
+
+def load_bundle(route: Route) -> LoadedBundle:
+    """Verify, load, warm. Raises ChangedBytes, naming the file; whatever the runtime raises; Problem or
+    ModelFailed when the sample is not answered."""
+    folder, name = Path(route.bundle), f"{route.model}@{route.version}"
+    manifest = verify(folder, route.digest, name)
+    model: Predictor = catalog.find("runtime", manifest.runtime)().load(folder, manifest)
+    base_us, row_us = _warm(name, folder, manifest, model)
+    return LoadedBundle(route.digest, manifest, model, base_us, row_us)
+
+
+def verify(folder: Path, digest: str, name: str) -> Manifest:
+    """The manifest of a bundle whose bytes are all as registered; ChangedBytes names the file that is not."""
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+    except OSError:
+        raise ChangedBytes(what=name, path="manifest.json", change="is missing") from None
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise ChangedBytes(what=name, path="manifest.json", change="has changed")
+    manifest = Manifest.decode(raw)
+    for path, entry in manifest.files.items():
+        _check_file(folder / path, path, entry.sha256, name)
+    for found in sorted(folder.rglob("*")):
+        path = found.relative_to(folder).as_posix()
+        if not found.is_dir() and path not in manifest.files and path != "manifest.json":
+            raise ChangedBytes(what=name, path=path, change="was added")
+    return manifest
+
+
+def _check_file(file: Path, path: str, sha256: str, name: str) -> None:
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        raise ChangedBytes(what=name, path=path, change="is missing") from None
+    if found != sha256:
+        raise ChangedBytes(what=name, path=path, change="has changed")
+
+
+def _warm(name: str, folder: Path, manifest: Manifest, model: Predictor) -> tuple[float, float]:
+    """Microseconds a request and a row, measured on the sample."""
+    saved = json.loads((folder / "sample.json").read_bytes())
+    sample = {column: saved[column] for column in manifest.input_names if column in saved}
+    decoder = RowDecoder(manifest.inputs)
+    many = decoder.columns(sample)
+    one = decoder.columns({column: values[:1] for column, values in sample.items()})
+    many_us, one_us = _fastest_us(name, model, many), _fastest_us(name, model, one)
+    if many.batch.rows == 1:
+        return 0.0, one_us
+    row_us = max(0.0, many_us - one_us) / (many.batch.rows - 1)
+    return max(0.0, one_us - row_us), row_us
+
+
+def _fastest_us(name: str, model: Predictor, rows: Rows) -> float:
+    best = float("inf")
+    for _ in range(WARM_ROUNDS):
+        start = time.perf_counter()
+        answer(name, model, rows)
+        best = min(best, time.perf_counter() - start)
+    return best * 1e6

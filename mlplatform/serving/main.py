@@ -1,0 +1,276 @@
+"""The model server of one endpoint: `python -m mlplatform.serving.main --folder DIR`.
+
+The parent holds the listening sockets, one a worker (SO_REUSEPORT), and starts a worker for each. A worker
+that dies is started again on the same socket, so that connections that wait in its queue are answered by
+the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO
+
+from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, UsageError, WorldError
+
+STOP_SECONDS = 20.0
+LONGEST_PAUSE_SECONDS = 5.0
+BACKLOG = 2048
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return serve(given)
+    except MlplatformError as error:
+        print(f"error: {error}. {error.next_step}".rstrip(), file=sys.stderr)
+        return error.exit_code
+
+
+def serve(given: argparse.Namespace) -> int:
+    folder: Path = given.folder.absolute()
+    _check_host(given.host, given.behind_proxy)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(folder)
+        _clean(folder)
+    except OSError as error:
+        raise WorldError(what=f"The folder {folder} cannot be used: {error.strerror}") from error
+    listeners = listen(given.host, given.port, given.workers)
+    supervisor = Supervisor(folder, listeners, given.max_body_bytes)
+    try:
+        supervisor.start()
+        _announce(folder, given.host, listeners[0].getsockname()[1], given.workers)
+        supervisor.watch()
+    finally:
+        supervisor.stop()
+        (folder / "server.json").unlink(missing_ok=True)
+        lock.close()
+    return 0
+
+
+def take_lock(folder: Path) -> IO[str]:
+    """The lock of a folder, with our pid in it; AlreadyRunning when another server holds it."""
+    lock = (folder / "server.lock").open("a+")
+    for _ in range(20):  # whoever asks whether a server runs holds the lock for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            return lock
+    lock.seek(0)
+    pid = lock.read().strip() or "?"
+    lock.close()
+    raise AlreadyRunning(what="A model server", pid=pid, address=_address(folder))
+
+
+def listen(host: str, port: int, workers: int) -> list[socket.socket]:
+    """One listening socket a worker, all on one port; PortInUse when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # Without SO_REUSEPORT, which would share a port with another server of the same user.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+            if workers == 1:
+                probe.listen(BACKLOG)
+                return [probe.dup()]
+        listeners = [socket.socket(family, socket.SOCK_STREAM) for _ in range(workers)]
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(port=port, host=host) from error
+        raise WorldError(what=f"Cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listeners
+
+
+@dataclass
+class Worker:
+    """A worker's place: its socket, and the process in it."""
+
+    listener: socket.socket
+    process: subprocess.Popen[bytes] | None = None
+    lifeline: int = -1
+    started_at: float = 0.0
+    early_deaths: int = 0
+    start_again_at: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """Keeps the workers running."""
+
+    folder: Path
+    listeners: list[socket.socket]
+    max_body_bytes: int
+    _workers: list[Worker] = field(default_factory=list)
+
+    def start(self) -> None:
+        # A signal only interrupts the wait for it: `watch` sees it there.
+        self._signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        self._workers = [Worker(listener) for listener in self.listeners]
+        for worker in self._workers:
+            self._start(worker)
+
+    def watch(self) -> None:
+        """Start again whoever dies; returns when we are told to stop."""
+        while True:
+            found = signal.sigtimedwait(self._signals, self._pause())
+            if found is not None and found.si_signo != signal.SIGCHLD:
+                return
+            for worker in self._workers:
+                self._look_after(worker)
+
+    def stop(self) -> None:
+        """Let the workers finish their requests; then none is left."""
+        running = [worker for worker in self._workers if worker.process is not None]
+        for worker in running:
+            _signal(worker, signal.SIGTERM)
+            _cut(worker)  # one that is just starting does not listen to signals yet
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in running:
+            assert worker.process is not None
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal(worker, signal.SIGKILL)
+                worker.process.wait()
+            self._forget(worker)
+        for path in (self.folder / "workers").glob("*.metrics"):
+            path.unlink(missing_ok=True)
+
+    def _start(self, worker: Worker) -> None:
+        theirs, worker.lifeline = os.pipe()
+        listener = worker.listener.fileno()
+        command = [sys.executable, "-P", "-m", "mlplatform.serving.worker", "--folder", str(self.folder)]
+        command += ["--listener", str(listener), "--lifeline", str(theirs)]
+        command += ["--max-body-bytes", str(self.max_body_bytes)]
+        worker.process = subprocess.Popen(
+            command, pass_fds=(listener, theirs), stdin=subprocess.DEVNULL, preexec_fn=self._unblock
+        )
+        os.close(theirs)
+        worker.started_at = time.monotonic()
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+
+    def _look_after(self, worker: Worker) -> None:
+        now = time.monotonic()
+        if worker.process is not None and worker.process.poll() is not None:
+            code, pid = worker.process.returncode, worker.process.pid
+            worker.early_deaths = worker.early_deaths + 1 if now - worker.started_at < 5 else 0
+            pause = min(LONGEST_PAUSE_SECONDS, 0.1 * 2**worker.early_deaths) if worker.early_deaths else 0.0
+            worker.start_again_at = now + pause
+            print(f"worker {pid} ended with {code}; starting another in {pause:.1f} s", flush=True)
+            (self.folder / "workers" / f"{pid}.json").unlink(missing_ok=True)
+            self._forget(worker)
+        if worker.process is None and now >= worker.start_again_at:
+            self._start(worker)
+
+    def _forget(self, worker: Worker) -> None:
+        worker.process = None
+        _cut(worker)
+
+    def _pause(self) -> float:
+        """Seconds until a worker is due; children that die wake us before."""
+        due = [worker.start_again_at - time.monotonic() for worker in self._workers if worker.process is None]
+        return max(0.0, min(due, default=5.0))
+
+
+def _signal(worker: Worker, number: int) -> None:
+    if worker.process is not None and worker.process.poll() is None:
+        worker.process.send_signal(number)
+
+
+def _cut(worker: Worker) -> None:
+    if worker.lifeline >= 0:
+        os.close(worker.lifeline)
+        worker.lifeline = -1
+
+
+def _announce(folder: Path, host: str, port: int, workers: int) -> None:
+    document = {"pid": os.getpid(), "host": host, "port": port, "endpoint": folder.name, "workers": workers}
+    temporary = folder / ".server.json.tmp"
+    temporary.write_text(json.dumps(document))
+    temporary.rename(folder / "server.json")
+    print(f"serving {folder.name} on http://{host}:{port} with {workers} worker(s)", flush=True)
+
+
+def _clean(folder: Path) -> None:
+    """What an earlier server left that was killed. We hold the lock: nobody writes here but us."""
+    (folder / "server.json").unlink(missing_ok=True)
+    for path in (folder / "workers").glob("*"):
+        path.unlink(missing_ok=True)
+    for kind in ("capture", "inbox"):
+        for path in (folder / kind).glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def _check_host(host: str, behind_proxy: bool) -> None:
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        raise UsageError(
+            "Give an address, for example 127.0.0.1.", what=f"{host!r} is not an address"
+        ) from None
+    if not loopback and not behind_proxy:
+        hint = "Give --behind-proxy when a proxy with authentication and TLS stands before it."
+        raise UsageError(
+            hint, what=f"{host} is reachable from other machines, and the server has no authentication"
+        )
+
+
+def _address(folder: Path) -> str:
+    try:
+        found = json.loads((folder / "server.json").read_bytes())
+        return f", http://{found['host']}:{found['port']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mlplatform.serving.main", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="the endpoint's folder, with routes.json")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
+    parser.add_argument("--workers", type=_positive, default=1)
+    parser.add_argument("--max-body-bytes", type=_positive, default=16_000_000)
+    parser.add_argument(
+        "--behind-proxy", action="store_true", help="allow an address that is not of this machine"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

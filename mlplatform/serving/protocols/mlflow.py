@@ -1,0 +1,225 @@
+"""`/invocations` bodies as MLflow's own model server takes and answers them.
+
+JSON with one of `dataframe_split`, `dataframe_records`, `instances`, `inputs` (rows, records, or one list a
+column), or CSV with a header. A body of plain numbers is decoded by a parser that is typed by the signature;
+everything else, and everything that is wrong, takes the careful way, which can tell what is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mlplatform.domain.bundle import Column
+from mlplatform.serving.decode import RowDecoder, Rows, kind_of
+from mlplatform.serving.problems import Problem, UnsupportedMediaType
+from mlplatform.stats.batch import Array, Outputs
+
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_KNOWN_TYPES = {b"application/json": "json", b"application/json; charset=utf-8": "json", b"text/csv": "csv"}
+_encode = msgspec.json.Encoder().encode
+
+
+class InvocationDecoder:
+    """Bodies of `/invocations` for one signature."""
+
+    def __init__(self, rows: RowDecoder) -> None:
+        self._rows = rows
+        self._typed = _typed_decoder(rows.names) if rows.numeric else None
+        self._orders: dict[tuple[str, ...], Array | None] = {rows.names: None}
+
+    def decode(self, content_type: bytes, body: bytes) -> Rows:
+        """Checked rows; Problem says what is wrong."""
+        if (_KNOWN_TYPES.get(content_type) or media_type(content_type)) == "csv":
+            return self._csv(body)
+        return self._quick(body) or self._careful(body)
+
+    def _quick(self, body: bytes) -> Rows | None:
+        if self._typed is None:
+            return None
+        try:
+            request = self._typed(body)
+        except (ValueError, RecursionError):
+            return None
+        quotes = body.count(b'"')
+        if (split := request.dataframe_split) is not None:
+            # A key that is written twice has quotes that no field accounts for.
+            expected = 6 + 2 * len(split.columns) + (0 if split.index is None else 2)
+            return self._in_order(split) if quotes == expected else None
+        if (records := request.dataframe_records) is not None:
+            if quotes != 2 + 2 * len(records) * len(self._rows.names):
+                return None
+            return self._rows.matrix([msgspec.structs.astuple(record) for record in records])
+        rows = request.instances if request.instances is not None else request.inputs
+        return self._rows.matrix(rows) if rows is not None and quotes == 2 else None
+
+    def _in_order(self, split: Any) -> Rows | None:
+        names = tuple(split.columns)
+        if names not in self._orders:
+            if sorted(names) != sorted(self._rows.names) or len(self._orders) > 64:
+                return None
+            self._orders[names] = np.array([names.index(name) for name in self._rows.names])
+        return self._rows.matrix(split.data, self._orders[names])
+
+    def _careful(self, body: bytes) -> Rows:
+        request = parse(body)
+        if not isinstance(request, dict):
+            raise Problem(f"expected an object with one of {', '.join(FORMATS)}, got {kind_of(request)}")
+        if request.pop("params", None):
+            raise Problem("field 'params': this model takes no parameters")
+        if len(request) != 1 or next(iter(request)) not in FORMATS:
+            given = ", ".join(map(repr, list(request)[:8])) or "none"
+            raise Problem(f"expected exactly one of {', '.join(FORMATS)}, got {given}")
+        ((form, value),) = request.items()
+        if form == "dataframe_split":
+            return self._split(value)
+        if form == "inputs" and isinstance(value, dict):
+            return self._rows.columns(value)
+        if not isinstance(value, list):
+            raise Problem(f"field {form!r}: expected a list of rows, got {kind_of(value)}")
+        if form == "dataframe_records" or (value and isinstance(value[0], dict)):
+            return self._rows.records(value)
+        return self._rows.rows(value)
+
+    def _split(self, split: Any) -> Rows:
+        if not isinstance(split, dict) or not {"columns", "data"} <= set(split) <= {
+            "columns",
+            "data",
+            "index",
+        }:
+            raise Problem("field 'dataframe_split': expected an object with 'columns' and 'data'")
+        if not isinstance(split["columns"], list):
+            raise Problem(f"field 'columns': expected a list of names, got {kind_of(split['columns'])}")
+        return self._rows.rows(split["data"], split["columns"])
+
+    def _csv(self, body: bytes) -> Rows:
+        try:
+            header, *lines = [
+                line for line in csv.reader(io.StringIO(_text(body), newline=""), strict=True) if line
+            ]
+        except (csv.Error, ValueError) as error:
+            reason = "it has no header" if isinstance(error, ValueError) else str(error)
+            raise Problem(f"the body is not CSV: {reason}") from None
+        dtypes = {column.name: column for column in self._rows.inputs}
+        for i, line in enumerate(lines):
+            if len(line) != len(header):
+                raise Problem(f"row {i} has {len(line)} values, expected {len(header)} as in the header")
+        rows = [[_csv_value(dtypes.get(n), v) for n, v in zip(header, line, strict=True)] for line in lines]
+        return self._rows.rows(rows, header)
+
+
+def encode(outputs: Outputs) -> bytes:
+    """The answer, as MLflow's server writes it."""
+    predictions = outputs.predictions
+    if predictions.dtype.kind in "Mm":
+        predictions = predictions.astype(str)
+    return _encode({"predictions": predictions.tolist()})
+
+
+def media_type(content_type: bytes) -> str:
+    """ "json" or "csv"; UnsupportedMediaType names the two that are taken."""
+    essence, _, parameters = content_type.decode("latin-1").lower().partition(";")
+    charset = parameters.strip().removeprefix("charset=").strip('"')
+    if essence.strip() in ("application/json", "text/csv") and charset in ("", "utf-8", "utf8"):
+        return "csv" if essence.strip() == "text/csv" else "json"
+    shown = content_type.decode("latin-1")[:80] or "none"
+    raise UnsupportedMediaType(f"content type {shown}: expected application/json or text/csv, in UTF-8")
+
+
+def parse(body: bytes) -> Any:
+    """JSON by the letter: no key twice, no lone surrogates, no infinity. NaN, which pandas writes, is
+    null."""
+    text = _text(body)
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+    except RecursionError:
+        raise Problem("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise Problem(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError:
+        raise Problem("the body is not JSON: a number has too many digits") from None
+    if "\\ud" in text or "\\uD" in text:
+        _check_surrogates(value)
+    return value
+
+
+def _typed_decoder(names: Sequence[str]) -> Any:
+    """A decoder that takes only requests of plain numbers, and knows the columns of records."""
+    fields = [(f"f{i}", float) for i in range(len(names))]
+    rename = {f"f{i}": name for i, name in enumerate(names)}
+    record = msgspec.defstruct("Record", fields, rename=rename, forbid_unknown_fields=True, gc=False)
+    split = msgspec.defstruct(
+        "Split",
+        [("columns", list[str]), ("data", list[list[float]]), ("index", list[int] | None, None)],
+        forbid_unknown_fields=True,
+    )
+    rows = list[list[float]] | None
+    request = msgspec.defstruct(
+        "Request",
+        [
+            ("dataframe_split", split | None, None),
+            ("dataframe_records", list[record] | None, None),  # type: ignore[valid-type]
+            ("instances", rows, None),
+            ("inputs", rows, None),
+        ],
+        forbid_unknown_fields=True,
+    )
+    return msgspec.json.Decoder(request).decode
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise Problem(f"the body is not UTF-8: byte {error.start}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise Problem(f"the key {next(n for n in names if names.count(n) > 1)!r} is given twice")
+    return found
+
+
+def _constant(name: str) -> float | None:
+    if name == "NaN":
+        return None
+    raise Problem(
+        f"{name} is not a number in JSON: expected a finite number, or null where a value is missing"
+    )
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Problem("the body holds a lone surrogate, which is no character") from None
+
+
+def _csv_value(column: Column | None, text: str) -> Any:
+    """What a field means in its column; what cannot be read stays text, and is refused with its place."""
+    if text == "":
+        return None
+    if column is None or column.dtype in ("string", "datetime"):
+        return text
+    if column.dtype == "boolean":
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return None if math.isnan(number) else number

@@ -1,0 +1,246 @@
+"""Tables and observations in memory. They keep the promises of the real ones, and nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlplatform.domain.bundle import Column
+from mlplatform.errors import UnknownName, UnreadableTable, UsageError
+from mlplatform.ports import Ingested, Labelled, Observed
+from mlplatform.stats import digests
+from mlplatform.stats.batch import Array, Columns
+from mlplatform.stats.spec import is_null
+
+
+@dataclass
+class FakeTables:
+    """Port `Tables`: what was written under a path is read back from it."""
+
+    tables: dict[Path, dict[str, Array]] = field(default_factory=dict)
+
+    def read(self, path: Path) -> dict[str, Array]:
+        if path not in self.tables:
+            raise UnreadableTable(path=path, cause="there is no such file")
+        return dict(self.tables[path])
+
+    def write(self, path: Path, columns: Columns) -> None:
+        self.tables[path] = {name: _as_stored(np.asarray(values)) for name, values in columns.items()}
+
+    def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
+        return digests.row_digests(columns, inputs)
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    time_us: int
+    version: int
+    columns: Mapping[str, Any]
+    prediction: Any
+    scores: Array | None
+
+
+@dataclass
+class _Endpoint:
+    blocks: list[Mapping[str, Array]] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
+    inbox: list[tuple[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class FakeObservations:
+    """Port `Observations`. `capture` and `post` stand for the server: a block of rows, labels by HTTP."""
+
+    endpoints: dict[str, _Endpoint] = field(default_factory=dict)
+
+    def capture(self, endpoint: str, block: Mapping[str, Array]) -> None:
+        """A block in the form that servers write (`mlplatform.serving.recorder`)."""
+        self._at(endpoint).blocks.append(block)
+
+    def post(self, endpoint: str, ids: Sequence[str], truth: Sequence[Any]) -> None:
+        self._at(endpoint).inbox.extend(zip(ids, truth, strict=True))
+
+    def ingest(self, endpoint: str) -> Ingested:
+        place = self._at(endpoint)
+        rows = [row for block in place.blocks for row in _rows(block)]
+        blocks = len(place.blocks)
+        place.rows.extend(rows)
+        place.blocks.clear()
+        posted = list(place.inbox)
+        place.inbox.clear()
+        if posted:
+            self.label(endpoint, np.array([i for i, _ in posted], object), _objects([t for _, t in posted]))
+        return Ingested(blocks, len(rows), 0)
+
+    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
+        if len(ids) != len(truth):
+            raise UsageError(what=f"{len(ids)} ids but {len(truth)} labels")
+        place = self._at(endpoint)
+        there = {row.id for row in place.rows}
+        counts = {"matched": 0, "pending": 0, "repeated": 0, "conflicting": 0}
+        for name, label in zip(ids.tolist(), truth.tolist(), strict=True):
+            if is_null(label):
+                continue
+            if name in place.labels:
+                known = _key(place.labels[name]) == _key(label)
+                counts["repeated" if known else "conflicting"] += 1
+                continue
+            place.labels[name] = label
+            counts["matched" if name in there else "pending"] += 1
+        return Labelled(**counts)
+
+    def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
+        times = self.read(endpoint, time=time).times
+        return (_moment(times[0]), _moment(times[-1])) if len(times) else None
+
+    def read(
+        self,
+        endpoint: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        labelled: bool = False,
+    ) -> Observed:
+        place = self._at(endpoint)
+        _check_time(place.rows, time)
+        low = -np.inf if start is None else _us(start)
+        high = np.inf if end is None else _us(end)
+        chosen = [(_event_us(row, time), row) for row in place.rows]
+        chosen = [(us, row) for us, row in chosen if low <= us < high]
+        if labelled:
+            chosen = [(us, row) for us, row in chosen if row.id in place.labels]
+        chosen.sort(key=lambda pair: pair[0])
+        return _observed(chosen, place.labels)
+
+    def pending(self, endpoint: str) -> int:
+        place = self._at(endpoint)
+        return len(place.labels.keys() - {row.id for row in place.rows})
+
+    def _at(self, endpoint: str) -> _Endpoint:
+        return self.endpoints.setdefault(endpoint, _Endpoint())
+
+
+# ---- helpers
+
+
+def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
+    columns: dict[str, Array] = {}
+    for prefix in ("ctx:", "in:"):
+        for key in (key for key in block if key.startswith(prefix)):
+            columns[key.removeprefix(prefix)] = block[key]
+    for i in range(len(block["request"])):
+        values = {name: array[i] for name, array in columns.items()}
+        values = {name: _gap(block.get(f"null:{name}"), i, value) for name, value in values.items()}
+        scores = block["scores"][i] if "scores" in block else None
+        request = bytes(block["request"][i]).decode()
+        name = f"{request}/{int(block['row'][i])}"
+        yield _Row(
+            name, int(block["time_us"][i]), int(block["version"][i]), values, block["prediction"][i], scores
+        )
+
+
+def _gap(mask: Array | None, i: int, value: Any) -> Any:
+    if mask is None or not mask[i]:
+        return value
+    return np.nan if isinstance(value, np.number | np.bool_) else None
+
+
+def _observed(chosen: Sequence[tuple[int, _Row]], labels: Mapping[str, Any]) -> Observed:
+    rows = [row for _, row in chosen]
+    names = list(dict.fromkeys(name for row in rows for name in row.columns))
+    given = [row.scores for row in rows if row.scores is not None]
+    return Observed(
+        ids=np.array([row.id for row in rows], object),
+        times=np.array([us for us, _ in chosen], np.int64).astype("datetime64[us]"),
+        versions=np.array([row.version for row in rows], np.int32),
+        columns={name: _as_stored(np.array([row.columns.get(name) for row in rows])) for name in names},
+        predictions=_stacked([row.prediction for row in rows]),
+        scores=_stacked([row.scores for row in rows]) if given else None,
+        truth=_objects([labels.get(row.id) for row in rows]),
+        labelled=np.array([row.id in labels for row in rows], np.bool_),
+    )
+
+
+def _stacked(values: Sequence[Any]) -> Array:
+    if len({np.shape(value) for value in values}) > 1 or any(value is None for value in values):
+        return _objects(values)
+    return _as_stored(np.array(values)) if values else np.empty(0, object)
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    out = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return out
+
+
+def _as_stored(values: Array) -> Array:
+    """A column after writing and reading: text as objects, times in us, integers with gaps as floats."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[us]")
+    if values.dtype.kind in "US":
+        return values.astype(object)
+    if values.dtype.kind != "O":
+        return values
+    known = [value for value in values.tolist() if not is_null(value)]
+    if known and all(isinstance(value, str) for value in known):
+        return _objects([None if is_null(value) else value for value in values.tolist()])
+    if len(known) == len(values):
+        return np.array(values.tolist())
+    if known and all(isinstance(value, int | float) for value in known):
+        return np.array([np.nan if is_null(value) else value for value in values.tolist()], np.float64)
+    return values
+
+
+def _check_time(rows: Sequence[_Row], time: str | None) -> None:
+    if not time or not rows:
+        return
+    values = [row.columns[time] for row in rows if time in row.columns]
+    if not values:
+        raise UnknownName("captured column", time, {name for row in rows for name in row.columns})
+    if all(_as_us(value) is None for value in values):
+        raise UsageError(what=f"the captured column {time!r} does not hold times")
+
+
+def _event_us(row: _Row, time: str | None) -> int:
+    us = _as_us(row.columns.get(time)) if time else None
+    return row.time_us if us is None else us
+
+
+def _as_us(value: Any) -> int | None:
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else int(value.astype("datetime64[us]").astype(np.int64))
+    if isinstance(value, str):
+        try:
+            return _us(datetime.fromisoformat(value))
+        except ValueError:
+            return None
+    if value is None or is_null(value) or not 1e8 <= value < np.inf:
+        return None
+    factor = next(
+        factor for limit, factor in ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (np.inf, 1e-3)) if value < limit
+    )
+    return round(float(value) * factor)
+
+
+def _us(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+
+
+def _moment(value: np.datetime64) -> datetime:
+    naive: datetime = value.astype("datetime64[us]").item()
+    return naive.replace(tzinfo=UTC)
+
+
+def _key(label: Any) -> str:
+    if isinstance(label, bool):
+        return str(int(label))
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

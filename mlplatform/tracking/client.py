@@ -1,0 +1,175 @@
+"""MLflow's client, opened on first use, with bounded patience: every call ends, and ends in our errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlplatform.errors import MlflowUnreachable, WorldError
+
+T = TypeVar("T")
+
+_PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ABORTED"})
+"""Error codes that may go away; MLflow gives INTERNAL_ERROR to a refused connection and to a lost race alike."""
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    # MLflow's own seven retries take minutes; ours have a deadline and look before they write again.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class Missing(Exception):
+    """MLflow has no such thing."""
+
+
+class Exists(Exception):
+    """MLflow has a thing of that name already."""
+
+
+class Mlflow:
+    """One MLflow store: a server's address, or an embedded database with its artifact root.
+
+    `artifact_root` is where an embedded store keeps files; None with a server, which has its own place.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifact_root: Path | None = None,
+        patience_s: float = 20.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.uri = tracking_uri
+        self.artifact_root = artifact_root.resolve() if artifact_root else None
+        self.patience_s = patience_s
+        self._sleep = sleep
+
+    @cached_property
+    def client(self) -> Any:
+        """`mlflow.MlflowClient`. An embedded store's database is made here, once, under MLflow's own file lock."""
+        prepare()
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return self._patiently(self._connect, None)
+
+    def call(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        recheck: Callable[[], Any] | None = None,
+        timeout_s: float | None = None,
+        **kw: Any,
+    ) -> Any:
+        """Call a method of the client; failures that may pass are tried again until the deadline.
+
+        `recheck` is asked before each repetition whether the lost call did its work after all: an answer other than
+        None ends the matter. Raises Missing, Exists, MlflowUnreachable, and WorldError for what MLflow refuses.
+        """
+        method = getattr(self.client, name)
+        return self._patiently(lambda: method(*args, **kw), recheck, timeout_s)
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment, made where it is missing."""
+        if found := self.call("get_experiment_by_name", name):
+            if found.lifecycle_stage == "deleted":
+                self.call("restore_experiment", found.experiment_id)
+            return str(found.experiment_id)
+        location = str(self.artifact_root / _slug(name)) if self.artifact_root else None
+        try:
+            return str(self.call("create_experiment", name, artifact_location=location))
+        except Exists:
+            return str(self.call("get_experiment_by_name", name).experiment_id)
+
+    def download(self, uri: str, into: Path) -> None:
+        """Copy an artifact folder from a server."""
+        from mlflow.artifacts import download_artifacts
+
+        self._patiently(
+            lambda: download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=self.uri), None
+        )
+
+    def _connect(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri, self.uri)
+
+    def _patiently(
+        self, do: Callable[[], Any], recheck: Callable[[], Any] | None, timeout_s: float | None = None
+    ) -> Any:
+        deadline = time.monotonic() + (self.patience_s if timeout_s is None else timeout_s)
+        pause = 0.1
+        while True:
+            try:
+                with quiet():
+                    return do()
+            except Exception as error:
+                self._translate(error)
+                wait = pause * random.uniform(0.5, 1.5)  # two that collided must not meet again
+                if time.monotonic() + wait > deadline:
+                    raise MlflowUnreachable(uri=_masked(self.uri), cause=one_line(error)) from error
+            self._sleep(wait)
+            pause = min(pause * 2, 2.0)
+            if recheck and (answer := recheck()) is not None:
+                return answer
+
+    def _translate(self, error: Exception) -> None:
+        """Return for a failure that may pass; raise for every other."""
+        from mlflow.exceptions import MlflowException
+
+        if not isinstance(error, MlflowException):
+            if type(error).__module__.partition(".")[0] in (
+                "sqlalchemy",
+                "requests",
+                "urllib3",
+            ) or isinstance(error, OSError):
+                return
+            raise error
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise Missing(one_line(error)) from error
+        if error.error_code == "RESOURCE_ALREADY_EXISTS":
+            raise Exists(one_line(error)) from error
+        if error.error_code not in _PASSING:
+            raise WorldError(what=f"MLflow at {_masked(self.uri)} refused: {one_line(error)}") from error
+
+
+def prepare() -> None:
+    """MLflow's switches, before it is imported; what the user has set stays."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that MLflow draws from the packages it uses; nobody who calls us can act on them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def one_line(error: BaseException, width: int = 300) -> str:
+    """The first line of a message, not longer than a terminal likes."""
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _masked(uri: str) -> str:
+    head, separator, tail = uri.partition("://")
+    return f"{head}{separator}{tail.rpartition('@')[2]}" if separator else uri
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "_"

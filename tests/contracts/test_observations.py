@@ -1,0 +1,322 @@
+"""Port Observations: the fake and the folders on disk tell the same story of captured rows and their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlplatform.data.observations import FolderObservations
+from mlplatform.errors import UnknownName, UsageError
+from mlplatform.ports import Ingested, Labelled, Observations
+from mlplatform.serving.ids import uuid7
+from mlplatform.serving.recorder import write_block
+from mlplatform.testing.fakes.data import FakeObservations
+
+START = datetime(2026, 3, 1, 8, tzinfo=UTC)
+START_US = int(START.timestamp() * 1e6)
+MINUTE_US = 60_000_000
+
+
+@dataclass
+class Place:
+    """Observations, and the server's side of the same endpoint."""
+
+    observations: Observations
+    folder: Path | None
+
+    def capture(self, block: dict[str, np.ndarray]) -> None:
+        if isinstance(self.observations, FakeObservations):
+            self.observations.capture("shop", block)
+        else:
+            assert self.folder is not None
+            write_block(self.folder / "shop" / "capture", block)
+
+    def post(self, ids: Sequence[str], truth: Sequence[Any]) -> None:
+        if isinstance(self.observations, FakeObservations):
+            self.observations.post("shop", ids, truth)
+            return
+        assert self.folder is not None
+        inbox = self.folder / "shop" / "inbox"
+        inbox.mkdir(parents=True, exist_ok=True)
+        labels = [{"id": i, "label": t} for i, t in zip(ids, truth, strict=True)]
+        (inbox / f"{uuid7()}.json").write_text(json.dumps({"labels": labels}))
+
+
+@pytest.fixture(params=["fake", "folder"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "fake":
+        return Place(FakeObservations(), None)
+    return Place(FolderObservations(lambda endpoint: tmp_path / endpoint), tmp_path)
+
+
+def block(rows: int, first: int = 0, version: int = 1, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """A request a minute; feature x counts the rows."""
+    at = START_US + (first + np.arange(rows)) * MINUTE_US
+    return {
+        "request": np.array([uuid7(int(us) * 1000) for us in at], "S36"),
+        "row": np.zeros(rows, np.int32),
+        "time_us": at,
+        "latency_us": np.full(rows, 300),
+        "version": np.full(rows, version, np.int32),
+        "model": np.full(rows, "shop"),
+        "arm": np.full(rows, "live"),
+        "in:x": np.arange(first, first + rows, dtype=np.float64),
+        "prediction": np.arange(first, first + rows) % 2,
+        **more,
+    }
+
+
+def ids_of(some: dict[str, np.ndarray]) -> np.ndarray:
+    pairs = zip(some["request"].tolist(), some["row"].tolist(), strict=True)
+    return np.array([f"{request.decode()}/{row}" for request, row in pairs], object)
+
+
+def minutes(count: int) -> datetime:
+    return START + timedelta(minutes=count)
+
+
+# ---- ingest and read
+
+
+def test_an_endpoint_that_never_answered_is_empty(place: Place) -> None:
+    assert place.observations.ingest("shop") == Ingested(0, 0, 0)
+    assert place.observations.read("shop").rows == 0
+    assert place.observations.span("shop", None) is None
+    assert place.observations.span("shop", "at") is None
+    assert place.observations.pending("shop") == 0
+
+
+def test_captured_rows_are_seen_once_ingested_and_only_once(place: Place) -> None:
+    place.capture(block(3))
+    assert place.observations.read("shop").rows == 0
+    assert place.observations.ingest("shop") == Ingested(1, 3, 0)
+    assert place.observations.ingest("shop") == Ingested(0, 0, 0)
+    seen = place.observations.read("shop")
+    assert seen.columns["x"].tolist() == [0, 1, 2]
+    assert seen.predictions.tolist() == [0, 1, 0]
+    assert seen.truth.tolist() == [None] * 3
+    assert not seen.labelled.any()
+    assert seen.scores is None
+
+
+def test_rows_come_back_oldest_first_whatever_block_they_came_in(place: Place) -> None:
+    for first in (6, 0, 3):
+        place.capture(block(3, first))
+        place.observations.ingest("shop")
+    seen = place.observations.read("shop")
+    assert seen.columns["x"].tolist() == list(range(9))
+    assert seen.times[0] == np.datetime64("2026-03-01T08:00")
+    assert (np.diff(seen.times) > np.timedelta64(0)).all()
+
+
+def test_a_window_includes_its_start_and_excludes_its_end(place: Place) -> None:
+    place.capture(block(10))
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop", minutes(2), minutes(5))
+    assert seen.columns["x"].tolist() == [2, 3, 4]
+    assert place.observations.read("shop", minutes(8)).rows == 2
+    assert place.observations.read("shop", end=minutes(1)).rows == 1
+    assert place.observations.read("shop", minutes(20), minutes(30)).rows == 0
+    assert place.observations.span("shop", None) == (minutes(0), minutes(9))
+
+
+def test_every_kind_of_column_comes_back_with_its_gaps(place: Place) -> None:
+    kinds = {
+        "in:whole": np.array([7, 0, 9]),
+        "null:whole": np.array([False, True, False]),
+        "in:city": np.array(["Bern", "", "Genève"]),
+        "null:city": np.array([False, True, False]),
+        "in:member": np.array([True, False, True]),
+        "in:born": np.array(["2001-01-01", "NaT", "1999-05-05"], "datetime64[us]"),
+        "ctx:sex": np.array(["f", "m", "f"]),
+    }
+    place.capture(block(3, **kinds))
+    place.observations.ingest("shop")
+    columns = place.observations.read("shop").columns
+    assert np.array_equal(columns["whole"], [7, np.nan, 9], equal_nan=True)
+    assert columns["city"].tolist() == ["Bern", None, "Genève"]
+    assert columns["member"].dtype == np.bool_
+    assert columns["born"].dtype.str == "<M8[us]"
+    assert np.isnat(columns["born"][1])
+    assert columns["sex"].tolist() == ["f", "m", "f"]
+
+
+def test_text_answers_and_scores_come_back(place: Place) -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
+    place.capture({**block(2, scores=scores), "prediction": np.array(["yes", "no"])})
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop")
+    assert seen.predictions.tolist() == ["yes", "no"]
+    assert seen.scores is not None
+    assert np.array_equal(seen.scores, scores)
+
+
+def test_a_window_of_two_versions_that_answer_in_different_shapes(place: Place) -> None:
+    place.capture(block(2, scores=np.array([[0.1, 0.9], [0.8, 0.2]])))
+    place.capture({**block(2, 2, version=2), "prediction": np.array([[0.3, 0.7], [0.6, 0.4]])})
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop")
+    assert seen.versions.tolist() == [1, 1, 2, 2]
+    first, second = (seen.take(seen.versions == version) for version in (1, 2))
+    assert first.predictions.tolist() == [0, 1]
+    assert first.scores is not None
+    assert first.scores.tolist() == [[0.1, 0.9], [0.8, 0.2]]
+    assert second.predictions.tolist() == [[0.3, 0.7], [0.6, 0.4]]
+    assert second.scores is None
+
+
+def test_a_column_that_came_later_is_missing_in_older_rows(place: Place) -> None:
+    place.capture(block(2))
+    place.capture(block(2, 2, **{"in:new": np.array([1.0, 2.0]), "ctx:note": np.array(["a", "b"])}))
+    place.observations.ingest("shop")
+    columns = place.observations.read("shop").columns
+    assert np.array_equal(columns["new"], [np.nan, np.nan, 1, 2], equal_nan=True)
+    assert columns["note"].tolist() == [None, None, "a", "b"]
+
+
+# ---- event time
+
+
+@pytest.mark.parametrize("offset", ["", "Z", "+02:00"])
+def test_the_time_of_the_event_may_be_iso_text(place: Place, offset: str) -> None:
+    texts = np.array([f"2020-01-0{day}T12:00:00{offset}" for day in (3, 1, 2)])
+    place.capture(block(3, **{"ctx:at": texts}))
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop", time="at")
+    hour = 10 if offset == "+02:00" else 12
+    assert [str(t)[:13] for t in seen.times] == [f"2020-01-0{day}T{hour}" for day in (1, 2, 3)]
+    assert seen.columns["x"].tolist() == [1, 2, 0]
+    ends = place.observations.span("shop", "at")
+    assert ends is not None
+    assert (ends[0].day, ends[1].day) == (1, 3)
+    noon = datetime(2020, 1, 2, tzinfo=UTC)
+    assert place.observations.read("shop", noon, noon + timedelta(days=1), "at").columns["x"].tolist() == [2]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_time_of_the_event_may_be_a_number(place: Place, unit: str) -> None:
+    at = np.array(["2020-01-02", "2020-01-01"], f"datetime64[{unit}]").astype(np.int64)
+    place.capture(block(2, **{"in:at": at}))
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop", time="at")
+    assert [str(t)[:10] for t in seen.times] == ["2020-01-01", "2020-01-02"]
+
+
+def test_the_time_of_the_event_may_be_a_time(place: Place) -> None:
+    at = np.array(["2020-01-02", "2020-01-01"], "datetime64[us]")
+    place.capture(block(2, **{"in:at": at}))
+    place.observations.ingest("shop")
+    assert place.observations.read("shop", time="at").columns["x"].tolist() == [1, 0]
+
+
+def test_a_row_without_event_time_counts_by_its_prediction(place: Place) -> None:
+    texts = np.array(["2020-01-01T00:00:00", ""])
+    place.capture(block(2, **{"ctx:at": texts, "null:at": np.array([False, True])}))
+    place.capture(block(1, 2))
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop", time="at")
+    assert [str(t)[:16] for t in seen.times] == ["2020-01-01T00:00", "2026-03-01T08:01", "2026-03-01T08:02"]
+
+
+def test_a_wrong_time_column_is_named_with_the_known_ones(place: Place) -> None:
+    place.capture(block(1))
+    place.observations.ingest("shop")
+    with pytest.raises(UnknownName, match="when") as seen:
+        place.observations.read("shop", time="when")
+    assert "x" in seen.value.next_step
+    with pytest.raises(UsageError, match="does not hold times"):
+        place.observations.span("shop", "x")
+
+
+# ---- labels
+
+
+def test_labels_join_their_rows_with_their_type(place: Place) -> None:
+    some = block(4)
+    place.capture(some)
+    place.observations.ingest("shop")
+    truth = np.array([1, 2.5, "yes", True], object)
+    assert place.observations.label("shop", ids_of(some), truth) == Labelled(4, 0, 0)
+    seen = place.observations.read("shop")
+    assert seen.truth.tolist() == [1, 2.5, "yes", True]
+    assert seen.labelled.all()
+
+
+def test_labels_of_numpy_columns_are_plain_numbers(place: Place) -> None:
+    some = block(2)
+    place.capture(some)
+    place.observations.ingest("shop")
+    place.observations.label("shop", ids_of(some), np.array([1.0, np.nan]))
+    seen = place.observations.read("shop")
+    assert seen.truth.tolist() == [1.0, None]
+    assert type(seen.truth[0]) is float
+
+
+def test_only_labelled_rows_when_asked(place: Place) -> None:
+    some = block(5)
+    place.capture(some)
+    place.observations.ingest("shop")
+    place.observations.label("shop", ids_of(some)[[1, 3]], np.array([0, 1]))
+    seen = place.observations.read("shop", labelled=True)
+    assert seen.columns["x"].tolist() == [1, 3]
+    assert seen.truth.tolist() == [0, 1]
+    assert place.observations.read("shop", minutes(4), labelled=True).rows == 0
+
+
+def test_a_repeated_label_is_harmless_and_the_first_of_two_stays(place: Place) -> None:
+    some = block(2)
+    place.capture(some)
+    place.observations.ingest("shop")
+    ids = ids_of(some)
+    place.observations.label("shop", ids, np.array([1, 0]))
+    assert place.observations.label("shop", ids, np.array([1, 0])) == Labelled(0, 0, 2)
+    assert place.observations.label("shop", ids, np.array(["1", "0"], object)) == Labelled(0, 0, 2)
+    assert place.observations.label("shop", ids, np.array([0, 0])) == Labelled(0, 0, 1, 1)
+    assert place.observations.read("shop").truth.tolist() == [1, 0]
+
+
+def test_the_first_of_two_labels_in_one_call_stays(place: Place) -> None:
+    some = block(1)
+    place.capture(some)
+    place.observations.ingest("shop")
+    name = ids_of(some)[0]
+    ids = np.array([name, name, name], object)
+    assert place.observations.label("shop", ids, np.array([1, 0, 1])) == Labelled(1, 0, 1, 1)
+    assert place.observations.read("shop").truth.tolist() == [1]
+
+
+def test_a_label_that_is_early_waits_for_its_row(place: Place) -> None:
+    early, later = block(2), block(2, 2)
+    ids = np.concatenate([ids_of(early), ids_of(later)])
+    assert place.observations.label("shop", ids, np.array([1, 1, 0, 0])) == Labelled(0, 4, 0)
+    assert place.observations.pending("shop") == 4
+    assert place.observations.label("shop", ids[:1], np.array([0])) == Labelled(0, 0, 0, 1)
+    place.capture(early)
+    place.observations.ingest("shop")
+    assert place.observations.pending("shop") == 2
+    assert place.observations.read("shop").truth.tolist() == [1, 1]
+    place.capture(later)
+    place.observations.ingest("shop")
+    assert place.observations.pending("shop") == 0
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [1, 1, 0, 0]
+
+
+def test_labels_by_http_are_taken_in_with_the_blocks(place: Place) -> None:
+    some = block(3)
+    place.capture(some)
+    place.post(ids_of(some)[:2].tolist(), [1, 0])
+    place.post(ids_of(some)[2:].tolist(), ["late"])
+    assert place.observations.ingest("shop") == Ingested(1, 3, 0)
+    assert place.observations.read("shop").truth.tolist() == [1, 0, "late"]
+
+
+def test_as_many_labels_as_ids_are_wanted(place: Place) -> None:
+    with pytest.raises(UsageError, match="2 ids but 1 labels"):
+        place.observations.label("shop", np.array(["a/0", "b/0"], object), np.array([1]))

@@ -1,0 +1,66 @@
+"""Port Target: the fake and a real process keep the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlplatform.errors import ServerDidNotStart
+from mlplatform.plugins.targets.local import LocalTarget
+from mlplatform.ports import ServerSpec, Target
+from mlplatform.testing.fakes.serving import FakeTarget
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+
+@pytest.fixture(params=["fake", "local"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    target: Target = FakeTarget() if request.param == "fake" else LocalTarget()
+    yield target
+    target.stop(tmp_path / "churn")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ServerSpec:
+    return ServerSpec("churn", tmp_path / "churn")
+
+
+def test_nothing_runs_before_apply(target: Target, spec: ServerSpec) -> None:
+    state = target.status(spec.folder)
+    assert (state.endpoint, state.running) == ("churn", False)
+
+
+def test_apply_starts_what_status_then_shows(target: Target, spec: ServerSpec) -> None:
+    state = target.apply(spec)
+    assert state.running
+    assert state.host == "127.0.0.1"
+    assert state.port > 0
+    assert target.status(spec.folder) == state
+
+
+def test_apply_again_leaves_a_running_server_alone(target: Target, spec: ServerSpec) -> None:
+    assert target.apply(spec) == target.apply(spec)
+
+
+def test_stop_ends_it_and_stopping_twice_is_harmless(target: Target, spec: ServerSpec) -> None:
+    target.apply(spec)
+    target.stop(spec.folder)
+    assert not target.status(spec.folder).running
+    target.stop(spec.folder)
+
+
+def test_a_stopped_server_can_be_started_again(target: Target, spec: ServerSpec) -> None:
+    target.apply(spec)
+    target.stop(spec.folder)
+    assert target.apply(spec).running
+
+
+def test_a_server_that_cannot_start_is_an_error_that_says_why(target: Target, tmp_path: Path) -> None:
+    spec = ServerSpec("churn", tmp_path / "churn", host="0.0.0.0")
+    if isinstance(target, FakeTarget):
+        target.fails = "0.0.0.0 is reachable from other machines"
+    with pytest.raises(ServerDidNotStart, match="reachable from other machines"):
+        target.apply(spec)
+    assert not target.status(spec.folder).running

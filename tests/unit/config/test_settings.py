@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlplatform.config.settings import load_settings, masked
+from mlplatform.errors import BadPolicy, NoProject
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "mlplatform.toml").write_text("")
+    return tmp_path.resolve()
+
+
+def test_everything_is_embedded_by_default(root: Path) -> None:
+    settings = load_settings(root, {})
+    assert settings.home == root / ".mlplatform"
+    assert settings.tracking_uri == f"sqlite:///{root}/.mlplatform/mlflow.db"
+    assert settings.artifact_root == root / ".mlplatform" / "mlartifacts"
+    assert settings.database_url == f"sqlite:///{root}/.mlplatform/platform.db"
+    assert settings.policies == (root / "policy.toml",)
+    assert settings.actor.startswith("os:")
+
+
+def test_the_project_is_the_nearest_folder_upwards(root: Path) -> None:
+    below = root / "a" / "b"
+    below.mkdir(parents=True)
+    assert load_settings(below, {}).root == root
+    (root / "a" / "mlplatform.toml").write_text("")
+    assert load_settings(below, {}).root == root / "a"
+
+
+def test_outside_a_project_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoProject, match=r"No mlplatform.toml in .* or any folder above") as caught:
+        load_settings(tmp_path, {})
+    assert "mlplatform init" in caught.value.next_step
+
+
+def test_environment_beats_file_beats_default_and_each_source_is_known(root: Path) -> None:
+    (root / "mlplatform.toml").write_text('actor = "ada"\nhome = "state"\n')
+    settings = load_settings(root, {"MLPLATFORM_ACTOR": "grace", "MLPLATFORM_HOME": " "})
+    shown = {setting.name: (setting.value, setting.source) for setting in settings.sources()}
+    assert shown["actor"] == ("grace", "environment MLPLATFORM_ACTOR")
+    assert shown["home"] == (str(root / "state"), "mlplatform.toml line 2")
+    assert shown["database_url"] == (f"sqlite:///{root}/state/platform.db", "default")
+
+
+def test_paths_are_taken_from_the_root(root: Path) -> None:
+    (root / "mlplatform.toml").write_text(
+        'policies = ["a.toml", "b/c.toml"]\ntracking_uri = "sqlite:///m.db"\ndatabase_url = "sqlite:////abs/p.db"'
+    )
+    settings = load_settings(root, {})
+    assert settings.policies == (root / "a.toml", root / "b" / "c.toml")
+    assert settings.tracking_uri == f"sqlite:///{root}/m.db"
+    assert settings.database_url == "sqlite:////abs/p.db"
+
+
+def test_a_server_keeps_its_own_files(root: Path) -> None:
+    assert load_settings(root, {"MLPLATFORM_TRACKING_URI": "http://127.0.0.1:5000"}).artifact_root is None
+
+
+def test_passwords_are_not_shown(root: Path) -> None:
+    settings = load_settings(root, {"MLPLATFORM_DATABASE_URL": "postgresql+psycopg://ada:geheim@db/ml"})
+    assert "geheim" not in str(settings.sources())
+    assert settings.database_url.count("geheim") == 1
+    assert masked("http://u:p%40ss@h/?password=x&a=b") == "http://u:***@h/?password=***&a=b"
+
+
+def test_every_mistake_of_the_file_is_told_at_once(root: Path) -> None:
+    (root / "mlplatform.toml").write_text('tracking_url = "x"\nhome = 3\npolicies = "policy.toml"\n')
+    with pytest.raises(BadPolicy) as caught:
+        load_settings(root, {})
+    assert caught.value.facts["mistakes"] == [
+        "line 1: tracking_url: unknown key, did you mean 'tracking_uri'?",
+        "line 2: home: should be text in quotes, not empty",
+        'line 3: policies: should be a list of files, for example ["policy.toml"]',
+    ]
