@@ -45,8 +45,8 @@ from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.reconcile import Difference
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.world import World
-from mlplatform.ports import Labelled, Outputs, Progress, Schedule, Schedules, ServerState, Target
-from mlplatform.stats.batch import Array, Columns
+from mlplatform.ports import Labelled, Progress, Schedule, Schedules, ServerState, Target
+from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.wiring import Wiring
 
@@ -305,12 +305,11 @@ class Platform:
         with self._changing(model) as policy:
             endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
             assert endpoint is not None
-            watched = monitor.monitor(self.world, policy, endpoint.name, until)
+            watched = monitor.monitor(self.world, policy, endpoint.name, until, keep=act)
             taken_back = self._check_probation(policy) if act else None
-        newest = watched.windows[-1][1] if watched.windows else None
         retrained, outcome = None, None
-        if act and not taken_back and newest and newest.action is Action.RETRAIN:
-            retrained, outcome = self._retrain(policy, f"trigger: {newest.because}", newest.at)
+        if act and not taken_back and (wish := self._unanswered(model)):
+            retrained, outcome = self._retrain(policy, f"trigger: {wish.because}", wish.at)
         return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
 
     def retrain(self, model: str, cause: str = "manual", forced: bool = True) -> tuple[Retrained, Outcome | None]:
@@ -415,6 +414,15 @@ class Platform:
         version = outcome.version.number if outcome else None
         record = retrain.settle(self.world, done.record, version, live, because)
         return Retrained(done.permit, record, done.run_id, done.rows), outcome
+
+    def _unanswered(self, model: str) -> Decision | None:
+        """The newest window's wish to retrain, unless it was answered: a crash in between must not lose it."""
+        newest = self.world.windows.recent(model, 1)
+        if not newest or newest[0][1].action is not Action.RETRAIN:
+            return None
+        decision = newest[0][1]
+        answered = any(record.at >= decision.at for record in self.world.retrainings.history(model))
+        return None if answered else decision
 
     def _climb(self, policy: Policy, run_id: str, cause: str) -> Outcome | None:
         """Register, compress, and promote through the stages that are `auto`; the last outcome."""

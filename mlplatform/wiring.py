@@ -52,7 +52,7 @@ class Wiring:
 
     @cached_property
     def world(self) -> World:
-        from mlplatform.data.windows import FolderObservations
+        from mlplatform.data.observations import FolderObservations
         from mlplatform.data.tables import ParquetTables
         from mlplatform.evaluation.evaluator import ChildEvaluator
         from mlplatform.state.deployments import SqlDeployments
@@ -67,7 +67,7 @@ class Wiring:
         from mlplatform.tracking.client import Mlflow
         from mlplatform.tracking.registry import MlflowRegistry
         from mlplatform.tracking.runs import MlflowRuns
-        from mlplatform.trust.scan import FolderTrust
+        from mlplatform.trust.manifest import Inspector
 
         settings, database = self.settings, self.database
         mlflow = Mlflow(settings.tracking_uri, settings.artifact_root)
@@ -92,7 +92,7 @@ class Wiring:
             tables=ParquetTables(),
             observations=FolderObservations(documents.folder),
             evaluator=ChildEvaluator(),
-            trust=FolderTrust(),
+            trust=Inspector(),
             build=build,
             card=render_card,
             work=work,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
     data_folder()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
     without_data = data_folder() is None
     asked_for_soak = "soak" in (config.option.markexpr or "")
     kept, left_out = [], []
@@ -53,12 +56,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+    return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if data_folder() is None:
         terminalreporter.write_line(
-            "MLPLATFORM_DATA is not set: tests that read data sets were left out (see CONTRIBUTING.md)", yellow=True
+            "MLPLATFORM_DATA is not set: tests that read data sets were left out (see CONTRIBUTING.md)",
+            yellow=True,
         )
 
 

@@ -1,4 +1,4 @@
-"""Real databases for tests: SQLite files and one PostgreSQL server per test session, cloned from migrated templates.
+"""Real databases for tests: SQLite files, and one PostgreSQL server per test run, cloned from a template.
 
 A plugin of the test suite: `pytest_plugins = ["tests.databases"]` in `tests/conftest.py`.
 """
@@ -95,7 +95,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-# --- helpers --------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------
 
 
 def _shared_folder() -> Path:

@@ -63,7 +63,7 @@ def only_model(model: str | None) -> str:
     return known[0]
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """A time as ISO 8601; without a zone it is UTC."""
 
     name = "time"

@@ -6,6 +6,9 @@ The digits come in the order in which they were written; later writers differ, s
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +27,7 @@ MODEL = "digits"
 FIRST_ROWS = 250
 WINDOW_ROWS = 150
 """One digit is scanned a second; the policy's windows last 150 s of that time."""
+MARK = ".mlplatform-demo"
 BEGIN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
@@ -33,7 +37,9 @@ class Stage:
 
     platform: Platform
     started: float = field(default_factory=time.perf_counter)
-    position: int = FIRST_ROWS
+    position: int = 0
+    """Rows sent so far."""
+    captured: int = 0
     unlabelled: list[tuple[Any, Any]] = field(default_factory=list)
     """(ids, truth) of requests whose labels have not arrived yet."""
     rows: list[tuple[str, str]] = field(default_factory=list)
@@ -154,19 +160,20 @@ def _closing(stage: Stage, folder: Path) -> None:
 
 def _stream(stage: Stage, windows: int) -> Iterator[Loop]:
     """Send windows of digits through the endpoint; the labels of a window arrive when the next one has been sent."""
-    features, truth = _digits()
+    features, truth = _digits(stage)
     for _ in range(windows):
         first, last = stage.position, min(stage.position + WINDOW_ROWS, len(truth))
         if last <= first:
             return
         columns = {name: values[first:last] for name, values in features.items()}
         answers = stage.platform.ask(MODEL, columns)
+        _until_captured(stage, last)
         late = stage.unlabelled
         stage.unlabelled = [(answers["id"], truth[first:last])]
         stage.position = last
         for ids, values in late:
             stage.platform.label(MODEL, ids, values)
-        loop = stage.platform.monitor(MODEL, until=BEGIN + timedelta(seconds=last - FIRST_ROWS))
+        loop = stage.platform.monitor(MODEL, until=BEGIN + timedelta(seconds=last))
         for window, decision in loop.watched.windows:
             quality = next((m for s in window.signals if s.metric == "quality" for m in s.measurements), None)
             stage.say(
@@ -176,18 +183,51 @@ def _stream(stage: Stage, windows: int) -> Iterator[Loop]:
         yield loop
 
 
-def _digits() -> tuple[dict[str, Any], Any]:
-    from mlplatform.data.tables import ParquetTables
+def _until_captured(stage: Stage, rows: int) -> None:
+    """The server hands captured rows over about once a second."""
+    give_up = time.monotonic() + 30
+    while stage.captured < rows and time.monotonic() < give_up:
+        stage.captured += stage.platform.monitor(MODEL, act=False).watched.ingested.rows
+        threading.Event().wait(0.05)
 
-    table = ParquetTables().read(_PROJECTS / MODEL / "digits.parquet")
-    return table, table.pop("digit")
+
+def _digits(stage: Stage) -> tuple[dict[str, Any], Any]:
+    """The rows after the first ones, as the project's own script writes them, with the second each was scanned in."""
+    import numpy as np
+
+    from mlplatform.cli.common import read_table
+
+    path = stage.platform.settings.root / "rows.parquet"
+    if not path.exists():
+        script = ["data.py", str(path), "--data-from", str(FIRST_ROWS)]
+        subprocess.run([sys.executable, *script], cwd=stage.platform.settings.root, check=True)
+    table = read_table(path)
+    truth = table.pop("digit")
+    seconds = np.arange(len(truth)).astype("timedelta64[s]")
+    return {**table, "scanned_at": np.datetime64(BEGIN.replace(tzinfo=None), "us") + seconds}, truth
 
 
-_PROJECTS = Path()
+# --- the project ----------------------------------------------------------------------------------------------------
 
 
 def _project(folder: Path) -> Path:
+    """A fresh copy of `projects/digits`. A folder that is something else is left alone."""
+    from mlplatform.control import Platform
+    from mlplatform.errors import UsageError
+
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise UsageError(what=f"{folder} is not empty", hint="Name another folder: mlplatform demo FOLDER")
+        Platform.open(folder).undeploy(MODEL)
+        shutil.rmtree(folder)
+    shutil.copytree(projects_folder() / MODEL, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (folder / "mlplatform.toml").write_text('policies = ["policy.toml"]\n')
+    (folder / MARK).touch()
     return folder
 
 
-shutil, Iterator  # noqa: B018
+def projects_folder() -> Path:
+    """In an installed package `mlplatform/_projects`, in a checkout `projects/` beside the package."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_projects"
+    return installed if installed.is_dir() else package.parent / "projects"

@@ -13,6 +13,7 @@ from mlplatform.cli.lazy import LazyGroup
 from mlplatform.cli.table import COMMANDS
 from mlplatform.errors import BUG, INTERRUPTED, USAGE, MlplatformError
 
+
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str], command: click.Command = cli) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else BUG if end.code else 0
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        click.echo(error.ctx.get_help(), err=True)
         return USAGE
     except click.ClickException as error:
         return _usage(error, as_json)

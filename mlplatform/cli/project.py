@@ -76,7 +76,7 @@ def check_policy(path: Path | None, as_json: bool) -> None:
 
     paths = [path] if path else load_settings().policies
     policies = [load_policy(p) for p in paths]
-    emit(policies, as_json, lambda _: [_policy(p, q) for p, q in zip(paths, policies, strict=True)])
+    emit(policies, as_json, lambda _: _policies(paths, policies))
 
 
 @policy.command()
@@ -137,8 +137,10 @@ def _doctor(sources: Any, found: Any) -> None:
     render.differences(found)
 
 
-def _policy(path: Path, checked: Any) -> None:
-    click.echo(f"{path}: {checked.model}, stages {' -> '.join(checked.ladder.stages)}, digest {checked.digest[:12]}")
+def _policies(paths: Any, policies: Any) -> None:
+    for path, checked in zip(paths, policies, strict=True):
+        stages = " -> ".join(checked.ladder.stages)
+        click.echo(f"{path}: {checked.model}, stages {stages}, digest {checked.digest[:12]}")
 
 
 def _status(facts: dict[str, Any]) -> None:

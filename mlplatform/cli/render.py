@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def history(entries: Sequence[Entry]) -> None:
     table(("#", "time (UTC)", "what", "version", "moves", "who", "why"), rows)
 
 
-def board(models: dict[str, tuple[Any, list[Version]]], ladders: dict[str, Sequence[str]]) -> None:
+def board(models: dict[str, tuple[Any, list[Version]]], ladders: Mapping[str, Sequence[str]]) -> None:
     rows = []
     for model, (standings, versions) in models.items():
         stages = [f"{s}: {standings.holder(s) or '-'}" for s in ladders.get(model, ())]

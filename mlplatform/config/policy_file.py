@@ -110,7 +110,9 @@ def _endpoints(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, A
             yield ("stages", name, "endpoint"), stage["endpoint"]
 
 
-def _uses(values: Any, pattern: tuple[str, ...] = (), where: KeyPath = ()) -> Iterator[tuple[KeyPath, str, Use]]:
+def _uses(
+    values: Any, pattern: tuple[str, ...] = (), where: KeyPath = ()
+) -> Iterator[tuple[KeyPath, str, Use]]:
     """Every well-formed extension of a policy: where it stands, its kind, and its name and options."""
     kind = EXTENSIONS.get(pattern)
     if kind and isinstance(values, list):

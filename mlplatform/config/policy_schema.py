@@ -21,14 +21,20 @@ def policy_schema() -> dict[str, Any]:
         definitions[kind] = _choices(kind, definitions)
     del definitions["Use"]
     title = "A policy of mlplatform"
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **policy, "title": title, "$defs": definitions}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **policy,
+        "title": title,
+        "$defs": definitions,
+    }
 
 
 def _collect(cls: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """A class's own schema; what it refers to goes to the definitions."""
     schema = adapter(cls).model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(schema.get("$defs", {}))
-    return definitions.pop(cls.__name__, {"type": "object", "properties": {}})
+    own: dict[str, Any] = definitions.pop(cls.__name__)
+    return own
 
 
 def _owner(place: tuple[str, ...], policy: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a project keeps its things: environment beats `mlplatform.toml` beats default, and each setting's source is known."""
+"""Where a project keeps its things: environment beats `mlplatform.toml` beats default; `doctor` shows which."""
 
 from __future__ import annotations
 

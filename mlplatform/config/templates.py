@@ -38,7 +38,10 @@ def project_files(model: str) -> dict[str, str]:
     folder = files("mlplatform.config") / "template"
     endpoint = re.sub(r"[^A-Za-z0-9_\-]", "-", model)[:63]
     texts = {name: (folder / source).read_text(encoding="utf-8") for name, source in FILES.items()}
-    return {name: text.replace("{{model}}", model).replace("{{endpoint}}", endpoint) for name, text in texts.items()}
+    return {
+        name: text.replace("{{model}}", model).replace("{{endpoint}}", endpoint)
+        for name, text in texts.items()
+    }
 
 
 def _check_name(model: str) -> None:

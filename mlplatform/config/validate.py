@@ -6,14 +6,18 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mlplatform.config.mistakes import Mistake, unknown
 from mlplatform.config.toml_lines import Path
 
-_TOML_WORDS = {"a integer": "an integer", "a array": "an array", "an object": "a table", "a string": "text in quotes"}
+_TOML_WORDS = {
+    "a integer": "an integer",
+    "a array": "an array",
+    "an object": "a table",
+    "a string": "text in quotes",
+}
 
 
 def validate(cls: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[Mistake]]:
@@ -22,23 +26,25 @@ def validate(cls: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[Mista
     What a check in `__post_init__` says is kept. A mistaken part hides others (the check of a table runs only
     once its parts have the right types), so mistaken parts are taken out and the rest is looked at again.
     """
-    values, mistakes = copy.deepcopy(dict(values)), []
+    model, mistakes = adapter(cls), list[Mistake]()
+    values = copy.deepcopy(dict(values))
     while True:
-        made, errors = _attempt(cls, values)
+        made, errors = _attempt(model, values)
         fresh = [e for e in errors if not _covered(e, mistakes)]
-        mistakes += [Mistake(error["loc"], _say(cls, error)) for error in fresh]
         if not fresh:
             return (made if not mistakes else None), mistakes
+        mistakes += [Mistake(where, _say(cls, same)) for where, same in _by_place(fresh).items()]
         for error in fresh:
             _take_out(values, error["loc"][:-1] if error["type"] == "missing" else error["loc"])
 
 
-@cache
 def adapter(cls: type[Any]) -> Any:
     """A pydantic model with the one field `it`: only a model can forbid extra keys in the dataclasses below it."""
     from pydantic import ConfigDict, create_model
 
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), it=(cls, ...))
+    return create_model(
+        cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), it=(cls, ...)
+    )
 
 
 def type_at(cls: Any, where: Path) -> Any:
@@ -48,14 +54,36 @@ def type_at(cls: Any, where: Path) -> Any:
     return _bare(cls)
 
 
-def _attempt(cls: type[Any], values: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+def _attempt(model: Any, values: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     from pydantic import ValidationError
 
     try:
         # JSON mode is strict about numbers and text, yet takes tables for dataclasses and arrays for tuples.
-        return adapter(cls).model_validate_json(json.dumps({"it": values}, default=str), strict=True).it, []
+        return model.model_validate_json(json.dumps({"it": values}, default=str), strict=True).it, []
     except ValidationError as error:
-        return None, [{**e, "loc": e["loc"][1:]} for e in error.errors(include_url=False)]
+        return None, [{**e, "loc": _real(e, values)} for e in error.errors(include_url=False)]
+
+
+def _real(error: Any, values: Any) -> Path:
+    """The path in the values; pydantic adds the alternatives of a union to it."""
+    where: Path = error["loc"][1:]
+    for depth, part in enumerate(where):
+        last = depth == len(where) - 1 and error["type"] == "missing"
+        if isinstance(values, dict) and (part in values or last):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int):
+            values = values[part]
+        else:
+            return where[:depth]
+    return where
+
+
+def _by_place(errors: list[dict[str, Any]]) -> dict[Path, list[dict[str, Any]]]:
+    """A value that fits none of several types has an error for each."""
+    places: dict[Path, list[dict[str, Any]]] = {}
+    for error in errors:
+        places.setdefault(error["loc"], []).append(error)
+    return places
 
 
 def _covered(error: Mapping[str, Any], mistakes: list[Mistake]) -> bool:
@@ -70,19 +98,21 @@ def _take_out(values: Any, where: Path) -> None:
     """Remove a mistaken key; of an array with a mistaken item the whole, since positions must not move."""
     parent: Any = None
     for part in where[:-1]:
-        if part not in values if isinstance(values, dict) else part >= len(values):
-            return
-        parent, values = values, values[part]
-    if not where:
-        return
-    if isinstance(values, dict):
+        parent, values = values, _at(values, part)
+    if where and isinstance(values, dict):
         values.pop(where[-1], None)
-    elif isinstance(parent, dict):
+    elif where and isinstance(parent, dict):
         parent.pop(where[-2], None)
 
 
-def _say(cls: type[Any], error: dict[str, Any]) -> str:
-    where, kind, got = error["loc"], error["type"], error["input"]
+def _at(values: Any, part: str | int) -> Any:
+    if isinstance(values, dict):
+        return values.get(str(part))
+    return values[part] if isinstance(values, list) and isinstance(part, int) and part < len(values) else None
+
+
+def _say(cls: type[Any], errors: list[dict[str, Any]]) -> str:
+    where, kind, got = errors[0]["loc"], errors[0]["type"], errors[0]["input"]
     if kind == "missing":
         return "missing"
     if kind == "unexpected_keyword_argument":
@@ -93,11 +123,15 @@ def _say(cls: type[Any], error: dict[str, Any]) -> str:
         options = [str(option) for option in get_args(type_at(cls, where))]
         return unknown("value", str(got), options)
     if kind == "value_error":
-        return str(error["ctx"]["error"])
-    wanted = error["msg"].removeprefix("Input ").replace("should be a valid ", "should be a ")
+        return str(errors[0]["ctx"]["error"])
+    return f"should be {' or '.join(map(_wanted, errors))}, not {_short(got)}"
+
+
+def _wanted(error: dict[str, Any]) -> str:
+    wanted: str = error["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
     for pydantic_says, toml_says in _TOML_WORDS.items():
         wanted = wanted.replace(pydantic_says, toml_says)
-    return f"{wanted}, not {_short(got)}"
+    return wanted
 
 
 def _short(value: Any) -> str:

@@ -93,7 +93,7 @@ def _take_in(history: History, blocks: list[Block]) -> None:
             files, merged = labels.add_matched(history, waiting.filter(came))
             waits, old = labels.rewrite_pending(history, waiting.filter(pc.invert(came)))
             gone = (*replaced, *merged, *old)
-    consumed = ()
+    consumed = tuple(name for name, _ in blocks)
     index = replace(history.index, segments=segments, labels=files, pending=waits)
     history.commit(replace(index, consumed=consumed, replaced=gone))
 
@@ -120,7 +120,6 @@ def _take_inbox(history: History) -> int:
     return _set_aside(history.endpoint, damaged)
 
 
-def _x(): pass
 def _set_aside(folder: Path, paths: list[Path]) -> int:
     for path in paths:
         (folder / "damaged").mkdir(exist_ok=True)

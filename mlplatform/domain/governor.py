@@ -40,7 +40,7 @@ class Permit:
 def may_retrain(history: Sequence[Retraining], limits: Limits, now: datetime, forced: bool = False) -> Permit:
     """Whether a retraining may start now.
 
-    `history`: oldest first. `forced`: a person asked; then only single flight holds, which is the lease's work.
+    `history`: oldest first. `forced`: a person asked; then only single flight holds, by the lease.
     """
     if forced:
         return Permit(True, "asked for by a person")

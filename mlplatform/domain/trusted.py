@@ -1,9 +1,10 @@
 """Types that may be rebuilt from a model file, by exact name: our list, never the list in the file.
 
-skops refuses a file that names any other type before anything of it is built. A name stands here when rebuilding it
-runs no code of the file: estimators' private parts, compiled trees and indexes, and the few functions that an
-estimator keeps as a parameter. Compiled trees trust their own indexes, so a forged file can still crash the process:
-that is why every bundle is loaded in the sandboxed child before it is loaded anywhere else.
+skops refuses a file that names any other type before anything of it is built. A name stands here when
+rebuilding it runs no code of the file: estimators' private parts, compiled trees and indexes, and the few
+functions that an estimator keeps as a parameter. Compiled trees trust their own indexes, so a forged file can
+still crash the
+process: that is why every bundle is loaded in the sandboxed child before it is loaded anywhere else.
 """
 
 from __future__ import annotations
@@ -46,4 +47,6 @@ SKLEARN_TYPES: tuple[str, ...] = (
     "sklearn.feature_selection._univariate_selection.f_regression",
     "sklearn.utils.validation.check_array",
 )
-"""Beyond what skops itself trusts (public estimators, NumPy scalars, arrays, containers); scikit-learn 1.4 to 1.9."""
+"""Beyond what skops itself trusts (public estimators, NumPy scalars, arrays, containers); scikit-learn 1.4 to
+1.9.
+"""

@@ -35,7 +35,7 @@ class Signal:
     state: State
     because: str
     retrain: bool = False
-    """Whether an alarm of this metric may lead to a retraining (quality may, drift of inputs alone does not)."""
+    """Whether an alarm of this metric may lead to a retraining: quality may, drift alone does not."""
     measurements: tuple[Measurement, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,8 +84,8 @@ def decide(windows: Sequence[Window], triggered: Sequence[str]) -> Decision:
 def sustained(windows: Sequence[Window], k: int, of: int) -> str:
     """The reason to retrain when `k` of the last `of` windows alarmed on something that may retrain; else "".
 
-    Only windows of the newest window's version count, and only those of which something is known: a window whose
-    labels have not come yet neither alarms nor calms.
+    Only windows of the newest window's version count, and only those of which something is known: a window
+    whose labels have not come yet neither alarms nor calms.
     """
     version = windows[-1].version
     known = [w for w in windows if w.version == version and _judged(w)][-of:]

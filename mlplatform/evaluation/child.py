@@ -81,7 +81,9 @@ class _Model:
         return {"latency_ms": sorted(times)[len(times) // 2] * 1e3}
 
     def cost(self, table: str) -> dict[str, Any]:
-        """CPU microseconds of one row alone, over one short round; the first call loads the rows and warms up."""
+        """CPU microseconds of one row alone, over one short round; the first call loads the rows and warms
+        up.
+        """
         from mlplatform.evaluation import wire
         from mlplatform.stats.typed import rows_of
 
@@ -117,7 +119,9 @@ def _stacked(rows: list[Outputs]) -> Outputs:
 
 
 def _keep_stdout() -> IO[str]:
-    """The pipe to the parent; what a model prints goes to stderr, where it cannot be mistaken for an answer."""
+    """The pipe to the parent; what a model prints goes to stderr, where it cannot be mistaken for an
+    answer.
+    """
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return pipe

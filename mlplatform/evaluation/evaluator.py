@@ -53,7 +53,9 @@ class ChildEvaluator:
             return _checked(_answers(child)["batch"], batch.rows, child)
 
     def serving_check(self, bundle: Path) -> ServingReport:
-        """What a bundle does with its own sample. A bundle that does not load or answer is a problem, not an error."""
+        """What a bundle does with its own sample. A bundle that does not load or answer is a problem, not an
+        error.
+        """
         manifest = _manifest(bundle)
         _check_versions(manifest)
         try:
@@ -79,7 +81,7 @@ class ChildEvaluator:
         return [Cost(median(r[i][0] for r in rounds), rounds[-1][i][1]) for i in range(len(children))]
 
 
-# --- one step each --------------------------------------------------------------------------------------------------
+# --- one step each ------------------------------------------------------------------------------------------
 
 
 def _serving_report(child: Child, manifest: Manifest, batch: Batch) -> ServingReport:
@@ -148,7 +150,9 @@ def _check_versions(manifest: Manifest) -> None:
     """A native model answers with the library that wrote it, in its minor version; else the fix is named."""
     wrong = {name: wanted for name, wanted in manifest.requirements.items() if not _fits(name, wanted)}
     if wrong:
-        listing = ", ".join(f"{name} {wanted} (here: {_installed(name) or 'none'})" for name, wanted in wrong.items())
+        listing = ", ".join(
+            f"{name} {wanted} (here: {_installed(name) or 'none'})" for name, wanted in wrong.items()
+        )
         packages = " ".join(f"{_package(name)}=={wanted.partition('+')[0]}" for name, wanted in wrong.items())
         raise Refused(
             what=f"the {manifest.runtime} model was made with {listing}",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +21,25 @@ import mlplatform
 from mlplatform.errors import ChildFailed
 from mlplatform.evaluation.sandbox import Limits
 
+COMMAND = (sys.executable, "-P", "-s", "-m", "mlplatform.evaluation.child")
+"""-P and -s: nothing is imported from the working folder or a user's own site-packages."""
 LONGEST_REPLY = 1 << 20
 KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 """Of the environment: no tokens, no tracking address, no proxies."""
 
 
 class Child:
-    """One bundle in one process, in a folder of its own. Use as a context manager; leaving it kills the process.
+    """One bundle in one process, in a folder of its own. Use as a context manager; leaving it kills the
+    process.
 
     `doing` completes "The sandboxed child that ..." in ChildFailed.
     """
 
-    def __init__(self, bundle: Path, limits: Limits, doing: str) -> None:
+    def __init__(self, bundle: Path, limits: Limits, doing: str, command: Sequence[str] = COMMAND) -> None:
         self._bundle = bundle.resolve()
         self._limits = limits
         self._doing = doing
+        self._command = list(command)
         self._unread = b""
 
     def __enter__(self) -> Child:
@@ -54,10 +59,14 @@ class Child:
     def load(self) -> dict[str, Any]:
         """Load the bundle; `given_up` in the reply says what the sandbox took away."""
         limits = asdict(self._limits)
-        return self._ask({"do": "load", "bundle": str(self._bundle), "folder": str(self.folder), "limits": limits})
+        return self._ask(
+            {"do": "load", "bundle": str(self._bundle), "folder": str(self.folder), "limits": limits}
+        )
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
-        """Send a request and wait for its reply. ChildFailed when it fails, dies, is silent too long or babbles."""
+        """Send a request and wait for its reply. ChildFailed when it fails, dies, is silent too long or
+        babbles.
+        """
         return self._ask({"do": request, "with": arguments})
 
     def fail(self, ending: str, cause: str) -> NoReturn:
@@ -67,8 +76,7 @@ class Child:
         self.started = time.perf_counter()
         self._stderr = open(self.folder / "stderr.txt", "wb")  # noqa: SIM115 - closed in _end
         self._process = subprocess.Popen(
-            # -P and -s: nothing is imported from the working folder or a user's own site-packages.
-            [sys.executable, "-P", "-s", "-m", "mlplatform.evaluation.child"],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

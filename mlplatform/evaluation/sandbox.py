@@ -1,7 +1,8 @@
-"""What a child process gives up before it opens a model: network, writing, programs, unlimited memory and time.
+"""What a child process gives up before it opens a model: network, writing, programs, unlimited memory and
+time.
 
-Linux offers each piece by itself, and a container may forbid some, so `enter` takes what it can get and says what
-that was. Standard library only: it runs before anything else is imported.
+Linux offers each piece by itself, and a container may forbid some, so `enter` takes what it can get and says
+what that was. Standard library only: it runs before anything else is imported.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _limit(kind: int, amount: int) -> None:
 def _leave_network() -> bool:
     """An empty network namespace, where the kernel lets an ordinary process make one."""
     try:
-        return ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+        return int(ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)) == 0
     except AttributeError:  # not Linux
         return False
 

@@ -13,12 +13,16 @@ LEAST_ROWS = 3
 LEAST_ROWS_LABELS = 20
 """Fewer rows may have one label: a rare class is rare."""
 TOLERANCE = 0.05
-"""Of the spread of the answers. Dynamic INT8 scales by the batch, so a row alone answers a little differently."""
+"""Of the spread of the answers. Dynamic INT8 scales by the batch, so a row alone answers a little
+differently.
+"""
 DIFFERING_ROWS = 0.1
 
 
 def problems(task: Task, rows: int, batch: Outputs, alone: Outputs) -> tuple[str, ...]:
-    """One sentence per fault. `batch`: the sample as one batch; `alone`: its first rows, each asked by itself."""
+    """One sentence per fault. `batch`: the sample as one batch; `alone`: its first rows, each asked by
+    itself.
+    """
     if shape := _shape(task, rows, batch):
         return (shape,)
     found = [_kind(task, batch.predictions), _finite(batch), _scores(task, batch)]
@@ -29,13 +33,12 @@ def problems(task: Task, rows: int, batch: Outputs, alone: Outputs) -> tuple[str
 
 def _shape(task: Task, rows: int, batch: Outputs) -> str:
     shape = batch.predictions.shape
-    width = 1 if len(shape) == 1 else shape[1] if len(shape) == 2 else 0
     if not shape or shape[0] != rows:
         return f"{rows} rows gave predictions of shape {shape}"
-    allowed = {1, max(len(task.classes), 1)} if task.output in ("probabilities", "logits") else {1}
-    if task.output in ("probabilities", "logits") and not task.classes:
-        return "" if width else f"predictions have shape {shape}"
-    return "" if width in allowed else f"predictions have shape {shape}, the task has {task.output} of {allowed} columns"
+    width = 1 if len(shape) == 1 else shape[1] if len(shape) == 2 else 0
+    wide = task.output in ("probabilities", "logits")
+    fits = (width > 0 if not task.classes else width in (1, len(task.classes))) if wide else width == 1
+    return "" if fits else f"predictions of kind {task.output} have shape {shape}"
 
 
 def _kind(task: Task, predictions: Array) -> str:
@@ -50,7 +53,7 @@ def _kind(task: Task, predictions: Array) -> str:
 def _finite(batch: Outputs) -> str:
     for name, values in (("predictions", batch.predictions), ("scores", batch.scores)):
         if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
-            bad = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum())
+            bad = int((~np.isfinite(values.reshape(len(values), -1))).any(axis=1).sum())
             return f"{name} of {bad} of {len(values)} sample rows are not finite"
     return ""
 
@@ -66,7 +69,8 @@ def _scores(task: Task, batch: Outputs) -> str:
             return f"scores have {scores.shape[1]} columns for {len(task.classes)} classes"
         if not np.allclose(scores.sum(axis=1), 1.0, atol=1e-2):
             return "the probabilities of a row do not add up to 1"
-    return "" if (scores >= -1e-6).all() and (scores <= 1 + 1e-6).all() else "probabilities are outside 0 to 1"
+    within = (scores >= -1e-6).all() and (scores <= 1 + 1e-6).all()
+    return "" if within else "probabilities are outside 0 to 1"
 
 
 def _constant(task: Task, rows: int, batch: Outputs) -> str:
@@ -80,9 +84,10 @@ def _constant(task: Task, rows: int, batch: Outputs) -> str:
 
 def _differing(batch: Outputs, alone: Outputs) -> str:
     rows = len(alone.predictions)
-    pair = (batch.scores, alone.scores) if alone.scores is not None else (batch.predictions, alone.predictions)
-    whole, single = pair
-    if whole is None or single is None or single.shape != whole[:rows].shape:
+    whole, single = batch.predictions, alone.predictions
+    if batch.scores is not None and alone.scores is not None:
+        whole, single = batch.scores, alone.scores
+    if single.shape != whole[:rows].shape:
         return f"a row alone answers with another shape than in a batch of {len(batch.predictions)}"
     if whole.dtype.kind == "f":
         spread = max(float(np.ptp(whole)), 1e-6)
@@ -90,4 +95,6 @@ def _differing(batch: Outputs, alone: Outputs) -> str:
     else:
         differs = (whole[:rows] != single).reshape(rows, -1).any(axis=1)
     count = int(differs.sum())
-    return f"{count} of {rows} rows answer differently alone and in a batch" if count > DIFFERING_ROWS * rows else ""
+    if count <= DIFFERING_ROWS * rows:
+        return ""
+    return f"{count} of {rows} rows answer differently alone and in a batch"

@@ -1,4 +1,6 @@
-"""Tables between parent and child: `.npz` without pickles. Text is UTF-8 bytes with offsets and a mask of gaps."""
+"""Tables between parent and child: `.npz` without pickles. Text is UTF-8 bytes with offsets and a mask of
+gaps.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def _load(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    """An ordinary file only: a link or a pipe left there by a hostile child must not be followed or waited for."""
+    """An ordinary file only: a link or a pipe left there by a hostile child must not be followed or waited
+    for.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -104,7 +108,9 @@ def _open_file(path: Path) -> IO[bytes]:
 def _texts(parts: Mapping[str, Array], key: str) -> Array:
     blob, start = parts[f"{key}:text"].tobytes(), 0
     out = np.empty(len(parts[f"{key}:ends"]), dtype=object)
-    for i, (end, gap) in enumerate(zip(parts[f"{key}:ends"].tolist(), parts[f"{key}:gaps"].tolist(), strict=True)):
+    for i, (end, gap) in enumerate(
+        zip(parts[f"{key}:ends"].tolist(), parts[f"{key}:gaps"].tolist(), strict=True)
+    ):
         out[i] = None if gap else blob[start:end].decode("utf-8", "surrogatepass")
         start = end
     return out
@@ -112,4 +118,3 @@ def _texts(parts: Mapping[str, Array], key: str) -> Array:
 
 def _is_text(values: Array) -> bool:
     return values.ndim == 1 and all(v is None or isinstance(v, str) for v in values.tolist())
-

@@ -45,9 +45,17 @@ def start_server(world: World, policy: Policy, stage: str) -> ServerState:
 
 
 def publish(
-    world: World, policy: Policy, stage: str, live: Version | None, standby: Sequence[Version] = ()
+    world: World,
+    policy: Policy,
+    stage: str,
+    live: Version | None,
+    standby: Sequence[Version] = (),
+    start: bool = True,
 ) -> None:
-    """Tell the endpoint's server what to serve and wait until every worker does; raises ServerDidNotFollow."""
+    """Tell the endpoint's server what to serve and wait until every worker does; raises ServerDidNotFollow.
+
+    `start`: start a server that does not run. Without it a stopped server finds the document when it starts.
+    """
     endpoint = _endpoint(policy, stage)
     for version in (*([live] if live else []), *standby):
         world.bundles.verify(version.digest)
@@ -58,9 +66,16 @@ def publish(
         standby=tuple(_route(world, v, "standby") for v in standby),
         capture=capture_rule(policy),
     )
-    start_server(world, policy, stage)
+    if start:
+        start_server(world, policy, stage)
     published = world.documents.publish(document)
-    world.documents.wait_in_effect(endpoint.name, published.generation, IN_EFFECT_SECONDS)
+    if start or is_running(world, endpoint):
+        world.documents.wait_in_effect(endpoint.name, published.generation, IN_EFFECT_SECONDS)
+
+
+def is_running(world: World, endpoint: Endpoint) -> bool:
+    target: Target = world.build("target", _use(endpoint))
+    return target.status(world.documents.folder(endpoint.name)).running
 
 
 def capture_rule(policy: Policy) -> CaptureRule:
@@ -134,7 +149,7 @@ def _close_probation(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     if previous and standings.places.get(previous) == STANDBY:
         changes = (Change(previous, STANDBY, RETIRED),)
     _note(world, rollout, Kind.PROBATION_PASSED, step.because, {}, "passed", changes)
-    publish(world, policy, rollout.stage, version_of(world, rollout.model, rollout.version))
+    publish(world, policy, rollout.stage, version_of(world, rollout.model, rollout.version), start=False)
     return world.deployments.save(rollout.now_in(Phase.DONE, step.because))
 
 

@@ -37,10 +37,13 @@ class Watched:
     pending_labels: int
 
 
-def monitor(world: World, policy: Policy, endpoint: str, until: datetime | None = None) -> Watched:
+def monitor(
+    world: World, policy: Policy, endpoint: str, until: datetime | None = None, keep: bool = True
+) -> Watched:
     """Ingest, close every window that is over, read again those with late labels, and decide.
 
-    A window is over when a row after its end was captured, or `until` is past its end.
+    A window is over when a row after its end was captured, or `until` is past its end. Without `keep` nothing is stored
+    of what was read.
     """
     ingested = world.observations.ingest(endpoint)
     seen: list[tuple[Window, Decision]] = []
@@ -48,7 +51,8 @@ def monitor(world: World, policy: Policy, endpoint: str, until: datetime | None 
         if window := _measure(world, policy, endpoint, start, end):
             earlier = [w for w, _ in world.windows.recent(policy.model, 100) if w.end < window.end]
             decision = decide([*earlier, window], _triggered(world, policy, [*earlier, window]))
-            world.windows.save(window, decision)
+            if keep:
+                world.windows.save(window, decision)
             seen.append((window, decision))
     return Watched(ingested, tuple(seen), world.observations.pending(endpoint))
 

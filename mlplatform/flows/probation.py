@@ -66,8 +66,8 @@ def _losses(task: Task, predictions: Array, truth: Array) -> Array:
     """0 or 1 a row for classes, the absolute error for values."""
     answers = to_labels(predictions, task.output, task.classes or None)
     if task.kind == "regression":
-        return np.abs(answers - truth.astype(float))
-    return (answers.astype(str) != truth.astype(str)).astype(float)
+        return np.asarray(np.abs(answers - truth.astype(float)))
+    return np.asarray(answers.astype(str) != truth.astype(str), dtype=float)
 
 
 def rows_of(observed: Observed, version: int) -> Observed:

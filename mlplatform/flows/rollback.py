@@ -54,7 +54,7 @@ def rollback(
     world.intents.open(Intent(key, "rollback", policy.model, payload, world.clock.now()))
     failpoint("rollback:intent")
     if policy.stage(stage).endpoint:
-        publish(world, policy, stage, version_of(world, policy.model, target))
+        publish(world, policy, stage, version_of(world, policy.model, target), start=False)
         failpoint("rollback:shifted")
     entry = world.ledger.append(
         Draft(

@@ -105,11 +105,17 @@ class Runner:
         """Run a dead runner's firing again, once, if its verb allows; else it has failed."""
         died = f"its runner {firing.owner} died"
         if schedule is None:
-            self._finish(firing.schedule, firing.due_at, f"failed: {died} and the schedule was removed", lease)
+            self._finish(
+                firing.schedule, firing.due_at, f"failed: {died} and the schedule was removed", lease
+            )
         elif schedule.verb not in REPEATABLE:
-            self._finish(firing.schedule, firing.due_at, f"failed: {died}; `{schedule.verb}` is not repeated", lease)
+            self._finish(
+                firing.schedule, firing.due_at, f"failed: {died}; `{schedule.verb}` is not repeated", lease
+            )
         elif not self._first_to_take_over(firing):
-            self._finish(firing.schedule, firing.due_at, f"failed: {died}, and so did the one after it", lease)
+            self._finish(
+                firing.schedule, firing.due_at, f"failed: {died}, and so did the one after it", lease
+            )
         else:
             self._fire(schedule, firing.due_at, lease, note=f"taken over, {died}: ")
 

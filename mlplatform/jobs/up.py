@@ -29,7 +29,11 @@ def up(platform: Platform, mlflow_port: int, tell: Progress) -> None:
     """Run everything until SIGTERM or Ctrl-C; raises AlreadyRunning for a second one in the same folder, PortInUse."""
     home = platform.settings.home
     home.mkdir(parents=True, exist_ok=True)
-    with _only_one(home / "up.lock"), stopping_on_signals() as stop, _mlflow(platform, mlflow_port, stop, tell):
+    with (
+        _only_one(home / "up.lock"),
+        stopping_on_signals() as stop,
+        _mlflow(platform, mlflow_port, stop, tell),
+    ):
         for model in platform.policies:
             _serve(platform, model, tell)
         tell("scheduled jobs run here; Ctrl-C stops everything")
@@ -108,7 +112,18 @@ def _start_mlflow(platform: Platform, port: int, log: IO[bytes]) -> subprocess.P
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     command += ["--backend-store-uri", settings.tracking_uri]
     if settings.artifact_root:
         command += ["--default-artifact-root", str(settings.artifact_root)]
@@ -127,7 +142,9 @@ def _wait(process: subprocess.Popen[bytes], address: str, stop: threading.Event,
             stop.wait(0.2)
             waited += 0.2
     if not stop.is_set():
-        raise WorldError(what=f"MLflow's server did not answer within {START_SECONDS:.0f} s", hint=f"Look at {log}.")
+        raise WorldError(
+            what=f"MLflow's server did not answer within {START_SECONDS:.0f} s", hint=f"Look at {log}."
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

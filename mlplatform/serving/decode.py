@@ -21,8 +21,8 @@ from mlplatform.serving.problems import Problem
 from mlplatform.stats.batch import Array, Batch
 
 NUMBERS = ("integer", "long", "float", "double")
-EXACT = 2.0**53
-"""Whole numbers below this are exact in a float64."""
+EXACT = 2.0**53 - 1
+"""Whole numbers up to this are exact in a float64, and no other number is rounded to one of them."""
 _RANGES = {"integer": 2**31, "long": 2**63}
 _FLOAT32_MAX = float(np.finfo("float32").max)
 
@@ -57,11 +57,11 @@ class RowDecoder:
     def matrix(self, rows: Sequence[Sequence[float]], order: Array | None = None) -> Rows | None:
         """The quick way, for rows of plain floats; None where only the careful way can tell what is wrong."""
         width = len(self.names)
-        if not rows or not width or any(len(row) != width for row in rows):
-            return None
         count = len(rows)
-        flat = np.fromiter(chain.from_iterable(rows), np.float64, count * width)
-        matrix = flat.reshape(count, width)
+        if not width or set(map(len, rows)) != {width}:
+            return None
+        flat = rows[0] if count == 1 else chain.from_iterable(rows)
+        matrix = np.fromiter(flat, np.float64, count * width).reshape(count, width)
         if order is not None:
             matrix = matrix[:, order]
         if self._bounded and not self._fits(matrix):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-import zlib
+from hashlib import blake2b
 
 # Unique, not secret: a generator seeded by the system is ten times cheaper than the system itself.
 _bits = random.Random(random.SystemRandom().getrandbits(256)).getrandbits
@@ -20,10 +20,11 @@ def uuid7(time_ns: int | None = None) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def fraction(key: str, salt: int = 0) -> float:
-    """A number in [0, 1) that only the key decides, evenly spread over keys.
+def fraction(key: str, purpose: str = "") -> float:
+    """A number in [0, 1) that only the key decides, evenly spread over keys, independent between purposes.
 
     >>> fraction("a") == fraction("a")
     True
     """
-    return zlib.crc32(key.encode(), salt) / 4_294_967_296
+    raw = blake2b(f"{purpose}/{key}".encode(), digest_size=6).digest()
+    return int.from_bytes(raw) / 2**48

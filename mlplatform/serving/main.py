@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -45,9 +46,15 @@ def serve(given: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder)
-        _clean(folder)
     except OSError as error:
         raise WorldError(what=f"The folder {folder} cannot be used: {error.strerror}") from error
+    with lock:
+        _serve_locked(folder, given)
+    return 0
+
+
+def _serve_locked(folder: Path, given: argparse.Namespace) -> None:
+    _clean(folder)
     listeners = listen(given.host, given.port, given.workers)
     supervisor = Supervisor(folder, listeners, given.max_body_bytes)
     try:
@@ -57,8 +64,6 @@ def serve(given: argparse.Namespace) -> int:
     finally:
         supervisor.stop()
         (folder / "server.json").unlink(missing_ok=True)
-        lock.close()
-    return 0
 
 
 def take_lock(folder: Path) -> IO[str]:
@@ -125,12 +130,16 @@ class Supervisor:
     listeners: list[socket.socket]
     max_body_bytes: int
     _workers: list[Worker] = field(default_factory=list)
+    _stopping: bool = False
 
     def start(self) -> None:
-        # A signal only interrupts the wait for it: `watch` sees it there.
-        self._signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        self._wake, write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._told_to_stop)
+        signal.signal(signal.SIGINT, self._told_to_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it has to wake us, no more
         self._workers = [Worker(listener) for listener in self.listeners]
         for worker in self._workers:
             self._start(worker)
@@ -138,8 +147,9 @@ class Supervisor:
     def watch(self) -> None:
         """Start again whoever dies; returns when we are told to stop."""
         while True:
-            found = signal.sigtimedwait(self._signals, self._pause())
-            if found is not None and found.si_signo != signal.SIGCHLD:
+            if select.select([self._wake], [], [], self._pause())[0]:
+                os.read(self._wake, 4096)
+            if self._stopping:
                 return
             for worker in self._workers:
                 self._look_after(worker)
@@ -168,14 +178,12 @@ class Supervisor:
         command = [sys.executable, "-P", "-m", "mlplatform.serving.worker", "--folder", str(self.folder)]
         command += ["--listener", str(listener), "--lifeline", str(theirs)]
         command += ["--max-body-bytes", str(self.max_body_bytes)]
-        worker.process = subprocess.Popen(
-            command, pass_fds=(listener, theirs), stdin=subprocess.DEVNULL, preexec_fn=self._unblock
-        )
+        worker.process = subprocess.Popen(command, pass_fds=(listener, theirs), stdin=subprocess.DEVNULL)
         os.close(theirs)
         worker.started_at = time.monotonic()
 
-    def _unblock(self) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+    def _told_to_stop(self, *_: object) -> None:
+        self._stopping = True
 
     def _look_after(self, worker: Worker) -> None:
         now = time.monotonic()

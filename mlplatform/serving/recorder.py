@@ -46,7 +46,6 @@ from mlplatform.stats.batch import Array, Outputs
 FLUSH_SECONDS = 1.0
 QUEUED_BLOCKS = 64
 """Blocks that wait for the disk; more are dropped."""
-_SAMPLE_SALT = 0x5EED
 
 
 class Recorder:
@@ -69,7 +68,7 @@ class Recorder:
     def record(self, arm: Arm, request: str, rows: Rows, outputs: Outputs, latency_us: int) -> None:
         """Copy an answered request, if the sample says so."""
         sample = self._rule.sample
-        if sample < 1.0 and fraction(request, _SAMPLE_SALT) >= sample:
+        if sample < 1.0 and fraction(request, "sample") >= sample:
             return
         widest = 1 if rows.batch.matrix is not None else widest_text(rows)
         stamp = (request, time.time_ns() // 1000, latency_us, widest)

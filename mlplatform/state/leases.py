@@ -44,8 +44,27 @@ class SqlLeases:
 
         return self._database.write(unit)
 
+    def seize(self, name: str, owner: str, holder: str, seconds: float) -> Lease:
+        """Take a lease from a dead holder before it expires. Raises LeaseHeld when it changed hands."""
+        tried: list[Lease] = []
+
+        def unit(connection: Connection) -> Lease:
+            query = select(leases).where(leases.c.name == name, leases.c.owner.is_not(None))
+            row = connection.execute(query.with_for_update()).first()
+            if row and tried and (tried[-1].owner, tried[-1].fence) == (row.owner, row.fence):
+                return tried[-1]  # only the reply to our COMMIT was lost
+            if row is None or row.owner != holder:
+                until = row.until.isoformat() if row else "just now"
+                raise LeaseHeld(name=name, owner=row.owner if row else holder, until=until)
+            taken = Lease(name, owner, row.fence + 1, utc(self._clock.now()) + timedelta(seconds=seconds))
+            tried.append(taken)
+            connection.execute(update(leases).where(leases.c.name == name).values(**vars(taken)))
+            return taken
+
+        return self._database.write(unit)
+
     def renew(self, lease: Lease, seconds: float) -> Lease:
-        """Hold it for so many seconds from now; also when it expired and nobody took it. Raises LeaseLost."""
+        """Hold it from now on, also when it expired and nobody took it. Raises LeaseLost."""
         until = utc(self._clock.now()) + timedelta(seconds=seconds)
 
         def unit(connection: Connection) -> Lease:

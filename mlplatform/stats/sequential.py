@@ -37,7 +37,7 @@ class SequentialState:
     baseline: float
     alpha: float
     n: int = 0
-    errors: int = 0
+    errors: float = 0.0
     peak_log_e: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,10 @@ class SequentialVerdict:
 
 
 def error_rate_exceeds(errors: Array, baseline: float, alpha: float = 0.05) -> SequentialVerdict:
-    """Is the rate of errors (0/1, in order of arrival) above `baseline`?
+    """Is the mean of errors (0 to 1 each, in order of arrival) above `baseline`?
+
+    A loss between 0 and 1 counts as that share of an error: by the concavity of the logarithm the capital is never
+    more than that of a bet on the loss itself, so the guarantee holds for every bounded loss.
 
     >>> error_rate_exceeds(np.ones(8), baseline=0.2, alpha=0.01).breached
     True
@@ -79,7 +82,7 @@ def start(baseline: float, alpha: float = 0.05) -> SequentialState:
 
 def update(state: SequentialState, errors: Array) -> SequentialState:
     """Go on with more rows. The same rows in other portions give the same state."""
-    errors = _zeros_and_ones(errors)
+    errors = _losses(errors)
     n, wrong, peak = state.n, state.errors, state.peak_log_e
     for first in range(0, len(errors), CHUNK):
         part = errors[first : first + CHUNK]
@@ -87,7 +90,7 @@ def update(state: SequentialState, errors: Array) -> SequentialState:
         peak = max(
             peak, float(log_capital(np.arange(n + 1, n + len(part) + 1), so_far, state.baseline).max())
         )
-        n, wrong = n + len(part), int(so_far[-1])
+        n, wrong = n + len(part), float(so_far[-1])
     return replace(state, n=n, errors=wrong, peak_log_e=peak)
 
 
@@ -194,6 +197,13 @@ def _zeros_and_ones(errors: Array) -> Array:
     if values.ndim != 1 or not np.isin(values, (0, 1)).all():
         raise UsageError(what="errors must be a list of 0 (right) and 1 (wrong)")
     return values.astype(np.int64)
+
+
+def _losses(errors: Array) -> Floats:
+    values = np.asarray(errors, np.float64)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise UsageError(what="errors must be a list of numbers from 0 (right) to 1 (wrong)")
+    return values
 
 
 def _check_share(name: str, value: float) -> None:

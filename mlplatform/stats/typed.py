@@ -17,8 +17,9 @@ def typed_batch(columns: Mapping[str, Array | Sequence[Any]], inputs: Sequence[C
     Columns that are not required and not there are missing values. ValueError names a column that is missing
     or cannot be read as its type.
 
-    >>> typed_batch({"a": [1, 2], "b": [3, 4]}, [Column("a", "double"), Column("b", "double")]).matrix.tolist()
-    [[1.0, 3.0], [2.0, 4.0]]
+    >>> typed_batch({"b": [3, 4], "a": [1, 2]}, [Column("a", "double"), Column("b", "double")]).matrix
+    array([[1., 3.],
+           [2., 4.]])
     """
     if missing := [c.name for c in inputs if c.required and c.name not in columns]:
         raise ValueError(f"the rows have no column {', '.join(map(repr, missing))}")
@@ -32,7 +33,9 @@ def typed_batch(columns: Mapping[str, Array | Sequence[Any]], inputs: Sequence[C
 
 
 def typed_column(values: Array | Sequence[Any], column: Column) -> Array:
-    """One column in its declared type; whole numbers with gaps become float64, since NumPy has no missing integer."""
+    """One column in its declared type; whole numbers with gaps become float64, since NumPy has no missing
+    integer.
+    """
     try:
         if column.dtype == "string":
             return _text(values)
@@ -47,11 +50,15 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
     """A slice of the rows; views, not copies."""
     if batch.matrix is not None:
         return Batch(batch.names, matrix=batch.matrix[start:stop])
-    return Batch(batch.names, arrays={name: values[start:stop] for name, values in (batch.arrays or {}).items()})
+    return Batch(
+        batch.names, arrays={name: values[start:stop] for name, values in (batch.arrays or {}).items()}
+    )
 
 
 def recombined(columns: Columns, rows: int, seed: int) -> dict[str, Array]:
-    """New rows whose every value comes from the same column of the given ones: they reach corners a few rows miss."""
+    """New rows whose every value comes from the same column of the given ones: they reach corners a few rows
+    miss.
+    """
     rng = np.random.default_rng(seed)
     known = row_count(columns)
     return {name: np.asarray(values)[rng.integers(0, known, rows)] for name, values in columns.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 _PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ABORTED"})
 """Error codes that may go away; MLflow gives INTERNAL_ERROR to a refused connection and to a lost race alike."""
+_DEFAULT = threading.Lock()
+_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
@@ -90,6 +93,28 @@ class Mlflow:
             return str(self.call("create_experiment", name, artifact_location=location))
         except Exists:
             return str(self.call("get_experiment_by_name", name).experiment_id)
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Make this store MLflow's process-wide one: a database store asks that one for the model of a new version."""
+        import mlflow
+
+        get_uri: Callable[[], str] = mlflow.get_tracking_uri
+        with _DEFAULT:
+            before = os.environ.get(_URI_VARIABLE)
+            os.environ[_URI_VARIABLE] = self.uri
+            chosen = get_uri()  # differs where somebody called set_tracking_uri
+            try:
+                if chosen != self.uri:
+                    mlflow.set_tracking_uri(self.uri)
+                yield
+            finally:
+                if chosen != self.uri:
+                    mlflow.set_tracking_uri(chosen)
+                if before is None:
+                    os.environ.pop(_URI_VARIABLE, None)
+                else:
+                    os.environ[_URI_VARIABLE] = before
 
     def download(self, uri: str, into: Path) -> None:
         """Copy an artifact folder from a server."""

@@ -26,15 +26,16 @@ class MlflowRegistry:
         if (known := self._numbers(model, key)) != []:
             return known[0]
         model_id = self._model_id(run_id)
-        made = self._mlflow.call(
-            "create_model_version",
-            model,
-            f"models:/{model_id}",
-            run_id=run_id,
-            tags={KEY_TAG: key},
-            model_id=model_id,
-            recheck=lambda: next(iter(self._numbers(model, key)), None),
-        )
+        with self._mlflow.as_default():
+            made = self._mlflow.call(
+                "create_model_version",
+                model,
+                f"models:/{model_id}",
+                run_id=run_id,
+                tags={KEY_TAG: key},
+                model_id=model_id,
+                recheck=lambda: next(iter(self._numbers(model, key)), None),
+            )
         number = made if isinstance(made, int) else int(made.version)
         first = min([number, *self._numbers(model, key)])
         if first != number:  # somebody used the same key at the same moment: the older one stands

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports import Candidate
+from mlplatform.ports import Candidate, RunDetails
 from mlplatform.tracking import flavors, parts
 from mlplatform.tracking.client import Missing, Mlflow, one_line
 
@@ -115,6 +115,10 @@ class MlflowRuns:
                 self._mlflow.call("log_artifact", run_id, str(path), folder)
         except Missing as error:
             raise UnknownName("run", run_id) from error
+
+    def details(self, run_id: str) -> RunDetails:
+        run = self._run(run_id)
+        return RunDetails(dict(run.data.params), dict(run.data.metrics))
 
     # --- training ---------------------------------------------------------------------------------------------------
 

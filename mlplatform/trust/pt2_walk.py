@@ -22,6 +22,11 @@ _MEMBERS = re.compile(
     r"|models/\w+\.json|data/weights/(weight_\d+|\w+_weights_config\.json)"
     r"|data/constants/(tensor_\d+|\w+_constants_config\.json)|data/sample_inputs/\w+\.pt)"
 )
+_SAMPLE_MEMBERS = re.compile(
+    r"\w+/(data\.pkl|byteorder|version|\.data/serialization_id|\.format_version|\.storage_alignment|data/\d+)"
+)
+_LOOKED_UP = ("torch", "_operator", "math", "#")
+"""What torch looks up by name when a target starts so; other targets stay text (names of parameters)."""
 _TARGET = re.compile(
     r"torch\.ops\.aten\.[a-z_][a-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*"
     r"|_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
@@ -29,8 +34,10 @@ _TARGET = re.compile(
     r"|torch\.(sym_int|sym_float|sym_max|sym_min|sym_not|sym_ite)"
 )
 _WORDS = re.compile(
-    r"[su]\d+|Max|Min|Mod|FloorDiv|CleanDiv|CeilDiv|TruncToInt|ToFloat|Eq|Ne|And|Or|Not|int_oo|oo|True|False"
+    r"[su]\d+|Symbol|Integer|Rational|Float|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|TruncToInt"
+    r"|ToFloat|Eq|Ne|And|Or|Not|int_oo|oo|True|False|true|false|positive|nonnegative|integer|real"
 )
+"""All that sympy may read in a shape."""
 _SHAPE = re.compile(r"[A-Za-z0-9_ +\-*/%(),<>=!&|~]*")
 _TREES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", None})
 _GLOBALS = frozenset(
@@ -59,7 +66,7 @@ def check(archive: zipfile.ZipFile) -> None:
             _check_json(_json(archive, info), name)
             graphs += name.startswith("models/")
         elif name.endswith(".pt"):
-            _check_samples(archive.read(info) if info.file_size < MAX_JSON else b"")
+            _check_samples(archive, info)
     if not graphs:
         raise Unsafe("it holds no graph")
 
@@ -90,10 +97,12 @@ def _check_entry(key: str, value: Any, where: str) -> None:
         raise Unsafe(f"{where} says that a tensor is pickled")
     if key == "path_name" and not re.fullmatch(r"(weight|tensor)_\d+", str(value)):
         raise Unsafe(f"{where} refers to {value!r}")
-    if key == "target" and isinstance(value, str) and where.startswith("models/") and "." in value:
-        if not _TARGET.fullmatch(value) and not _is_parameter_name(value):
+    if key == "target" and isinstance(value, str) and value.startswith(_LOOKED_UP):
+        if not _TARGET.fullmatch(value):
             raise Unsafe(f"the graph calls {value}, which is not on the list of operators")
-    if key in ("expr_str", "range_constraints", "as_sym_name"):
+    elif key == "target" and not isinstance(value, (str, type(None))):
+        raise Unsafe("the graph calls something without a name")
+    if key in ("expr_str", "range_constraints"):
         for text in value if isinstance(value, dict) else [value]:
             _check_shape(text)
     if key in ("in_spec", "out_spec") and value:
@@ -102,14 +111,10 @@ def _check_entry(key: str, value: Any, where: str) -> None:
         raise Unsafe(f"the graph uses {key}")
 
 
-def _is_parameter_name(target: str) -> bool:
-    """`0.weight`: what a signature's inputs refer to; nothing that torch would look up as an operator."""
-    return not target.startswith(("torch", "_operator", "math", "#"))
-
-
 def _check_shape(text: Any) -> None:
-    words = re.findall(r"[A-Za-z_]\w*", str(text))
-    if not _SHAPE.fullmatch(str(text)) or not all(_WORDS.fullmatch(word) for word in words):
+    plain = re.sub(r"'([su]\d+)'", r"\1", str(text))  # Symbol('s31')
+    words = re.findall(r"[A-Za-z_]\w*", plain)
+    if not _SHAPE.fullmatch(plain) or not all(_WORDS.fullmatch(word) for word in words):
         raise Unsafe(f"a symbolic shape is not plain arithmetic: {str(text)[:60]!r}")
 
 
@@ -131,16 +136,20 @@ def _check_tree(text: Any) -> None:
                 raise Unsafe("the nesting of the arguments names a class")
 
 
-def _check_samples(raw: bytes) -> None:
+def _check_samples(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
     """Sample inputs: a torch archive whose one pickle may name only tensors."""
-    if not raw:
+    if info.file_size > MAX_JSON:
+        raise Unsafe("the sample inputs are too large")
+    if not info.file_size:
         return
-    with zipfile.ZipFile(io.BytesIO(raw)) as inner:
-        for info in inner.infolist():
-            if info.filename.endswith(".pkl"):
-                if info.file_size > MAX_PICKLE:
+    with zipfile.ZipFile(io.BytesIO(archive.read(info))) as inner:
+        for member in inner.infolist():
+            if not _SAMPLE_MEMBERS.fullmatch(member.filename):
+                raise Unsafe(f"the sample inputs hold {member.filename!r}")
+            if member.filename.endswith(".pkl"):
+                if member.file_size > MAX_PICKLE:
                     raise Unsafe("the pickle of the sample inputs is too large")
-                check_pickle(inner.read(info))
+                check_pickle(inner.read(member))
 
 
 def check_pickle(raw: bytes) -> None:

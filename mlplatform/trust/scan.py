@@ -130,12 +130,10 @@ def _text(path: Path, name: Path) -> str | None:
 def is_pickle(raw: bytes) -> bool:
     """Whether the bytes are a whole pickle, of any protocol; told by its opcodes, without running them."""
     try:
-        end = [
-            position for opcode, _, position in pickletools.genops(io.BytesIO(raw)) if opcode.name == "STOP"
-        ]
+        names = [opcode.name for opcode, _, _ in pickletools.genops(io.BytesIO(raw))]
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError, MemoryError):
         return False
-    return bool(end) and end[-1] > 0
+    return len(names) > 1 and names[-1] == "STOP"
 
 
 def _parsed(kind: str, parse: Callable[[str], Any], text: str) -> str:

@@ -101,7 +101,7 @@ def test_a_rejection_is_reported_at_once_with_its_reason(kit: Kit) -> None:
     kit.documents.publish(ROUTES)
     kit.documents.publish(ROUTES)
     kit.report("churn", WorkerStatus(PID, 1, rejected=2, error="model/model.onnx has changed"))
-    with pytest.raises(ServerDidNotFollow, match="model/model.onnx has changed"):
+    with pytest.raises(ServerDidNotFollow, match=r"model/model\.onnx has changed"):
         kit.documents.wait_in_effect("churn", 2, 3600)
 
 

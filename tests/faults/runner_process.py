@@ -30,7 +30,9 @@ class Jobs:
         [firing] = self.schedules.firings(schedule.name, unfinished=True)
         (self.folder / f"started.{firing.due_at:%Y%m%dT%H%M%S}.{uuid4().hex}").touch()
         deadline, pause = time.monotonic() + 60, threading.Event()
-        while schedule.verb != "reconcile" and not (self.folder / "go").exists() and time.monotonic() < deadline:
+        while (
+            schedule.verb != "reconcile" and not (self.folder / "go").exists() and time.monotonic() < deadline
+        ):
             pause.wait(0.02)
         return f"done by {self.name}"
 

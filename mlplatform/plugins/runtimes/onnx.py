@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlplatform.domain.bundle import Manifest
-from mlplatform.errors import MissingPackage
+from mlplatform.errors import MissingPackage, UnsafeArtifact
 from mlplatform.stats.batch import Array, Batch, Outputs
 
 _ELEMENT_TYPES = {
@@ -32,8 +32,9 @@ class OnnxRuntime:
     safe: ClassVar[bool] = True
 
     def load(self, bundle: Path, manifest: Manifest) -> OnnxPredictor:
-        """ValueError for a graph that does not fit the manifest, or that ONNX Runtime does not take."""
-        session = _session(bundle / manifest.model_path)
+        """Raises UnsafeArtifact for a file that ONNX Runtime does not take, ValueError for a graph that does not
+        fit the manifest."""
+        session = _session(bundle, manifest.model_path)
         types = {node.name: _element_type(node.name, node.type) for node in session.get_inputs()}
         outputs = _outputs(manifest, [node.name for node in session.get_outputs()])
         if manifest.options.get("layout", "matrix") == "matrix":
@@ -73,7 +74,7 @@ class OnnxPredictor:
         return Outputs(_flat(answers[0]), answers[1] if len(answers) > 1 else None)
 
 
-def _session(path: Path) -> Any:
+def _session(bundle: Path, name: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -82,7 +83,11 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(bundle / name), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class
+        why = f"ONNX Runtime does not load it: {' '.join(str(error).split())[:300]}"
+        raise UnsafeArtifact(path=name, why=why) from error
 
 
 def _element_type(name: str, kind: str) -> str:

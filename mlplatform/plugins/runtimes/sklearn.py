@@ -27,7 +27,9 @@ class SklearnRuntime:
     safe: ClassVar[bool] = True
 
     def load(self, bundle: Path, manifest: Manifest) -> SklearnPredictor:
-        """Raises UnsafeArtifact for a file that is no skops archive, names a foreign type or holds a broken tree."""
+        """Raises UnsafeArtifact for a file that is no skops archive, names a foreign type or holds a broken
+        tree.
+        """
         path = bundle / manifest.model_path
         path = path / "model.skops" if path.is_dir() else path
         model = _read(path, manifest.model_path)
@@ -67,7 +69,8 @@ class SklearnPredictor:
     def table(self, batch: Batch) -> Any:
         """The rows as the model was fitted on them: one matrix, a list of texts, or a frame."""
         if self.needs_frame:
-            # ColumnTransformer picks columns by name, and only from a data frame; scikit-learn has loaded pandas.
+            # ColumnTransformer picks columns by name, and only from a data frame; scikit-learn has loaded
+            # pandas.
             import pandas
 
             return pandas.DataFrame(dict(batch.columns()), columns=list(batch.names))
@@ -88,7 +91,7 @@ def _objects(batch: Batch) -> Array:
     return out
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def _read(path: Path, name: str) -> Any:
@@ -101,12 +104,16 @@ def _read(path: Path, name: str) -> Any:
         return io.load(path, trusted=list(SKLEARN_TYPES))
     except Exception as error:  # skops raises whatever the damaged part runs into
         why = " ".join(str(error).split())[:300]
-        raise UnsafeArtifact(path=name, why=f"skops does not load it: {why or type(error).__name__}") from error
+        raise UnsafeArtifact(
+            path=name, why=f"skops does not load it: {why or type(error).__name__}"
+        ) from error
 
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """skops walks all of scikit-learn for its names, and one adapter there would import torch: 1.2 s for nothing."""
+    """skops walks all of scikit-learn for its names, and one adapter there would import torch: 1.2 s for
+    nothing.
+    """
     import sklearn.utils  # noqa: F401 - first, since scipy looks for torch itself
 
     if _TORCH_ADAPTER in sys.modules or "skops.io" in sys.modules:
@@ -138,7 +145,9 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _check_trees(parts: list[Any], name: str) -> None:
-    """Compiled trees follow their indexes without looking; a forged one would read foreign memory or never end."""
+    """Compiled trees follow their indexes without looking; a forged one would read foreign memory or never
+    end.
+    """
     for part in parts:
         kind = type(part).__name__
         if kind == "Tree":

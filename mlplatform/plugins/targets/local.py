@@ -39,7 +39,11 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 @dataclass(frozen=True)
 class LocalTarget:
     """Port `Target`. A server is ours when it holds the lock of its folder: a pid alone may be used by
-    another program."""
+    another program.
+
+    start_seconds: how long a new server may take until it answers.
+    stop_seconds: how long a server may take to finish its requests before it is killed.
+    """
 
     start_seconds: float = 30.0
     stop_seconds: float = 30.0
@@ -79,15 +83,26 @@ class LocalTarget:
     def stop(self, folder: Path) -> None:
         """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
         there is none."""
-        if not (pid := _lock_pid(folder)) or not _lock_held(folder):
-            return
+        pid = _lock_pid(folder)
+        if pid and _lock_held(folder):
+            self._end(pid, folder)
+        _collect()
+
+    def _end(self, pid: int, folder: Path) -> None:
         _send(pid, signal.SIGTERM)
         if not _wait_gone(folder, self.stop_seconds):
             _send(pid, signal.SIGKILL)  # its workers follow: they notice that their parent is gone
             if not _wait_gone(folder, self.stop_seconds):
                 raise WorldError(what=f"The server of {folder.name} (pid {pid}) does not end")
-        if (child := _children.pop(pid, None)) is not None:
+        if (child := _children.get(pid)) is not None:
             child.wait()
+
+
+def _collect() -> None:
+    """Forget children that have ended."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:

@@ -1,4 +1,6 @@
-"""Does a child answer like its parent? Asked on the bundle's sample and on rows put together from its values."""
+"""Does a child answer like its parent? Asked on the bundle's sample and on rows put together from its
+values.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,17 @@ class Deviation:
 
 
 def compare(bundle: Path, manifest: Manifest, parent: Predictor, child: Predictor) -> Deviation:
-    """Ask both the same rows. Raises Refused when the child's answers are not finite or have another shape."""
+    """Ask both the same rows. Raises Refused when the child's answers are not finite or have another
+    shape.
+    """
     batch, own = sample_rows(bundle, manifest)
     task, classes = manifest.task, manifest.task.classes or None
     before, after = parent.predict(batch), child.predict(batch)
     numbers = [_numbers(outputs, manifest) for outputs in (before, after)]
     if numbers[0].shape != numbers[1].shape or not np.isfinite(numbers[1][np.isfinite(numbers[0])]).all():
-        raise Refused(what=f"the compressed model answers {numbers[1].shape} numbers, its parent {numbers[0].shape}")
+        raise Refused(
+            what=f"the compressed model answers {numbers[1].shape} numbers, its parent {numbers[0].shape}"
+        )
     flips = 0
     if task.kind == "classification":
         labels = [to_labels(outputs.predictions, task.output, classes) for outputs in (before, after)]

@@ -1,4 +1,6 @@
-"""INT8 weights, activations scaled while answering: a quarter of the size, faster where matrix products dominate."""
+"""INT8 weights, activations scaled while answering: a quarter of the size, faster where matrix products
+dominate.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from mlplatform.ports import Made
 QUANTIZABLE = ("MatMul", "Gemm", "Gather", "Attention", "EmbedLayerNormalization", "LSTM")
 """Convolutions stay in float32: dynamic INT8 makes them slower on a CPU (0.56x measured)."""
 _QUANTIZED = ("MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "ConvInteger")
+_HOLDERS = ("Constant", "Transpose", "Identity", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,25 @@ def _quantize(source: Path, target: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             prepared, bare = Path(folder) / "prepared.onnx", Path(folder) / "bare.onnx"
-            # Symbolic shape inference gives up on classical models and on convolutions; it is not needed here.
+            # Symbolic shape inference gives up on classical models and on convolutions; it is not needed
+            # here.
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             _without_shapes(prepared, bare)
             quantize_dynamic(
-                bare, target, op_types_to_quantize=list(QUANTIZABLE), per_channel=True, weight_type=QuantType.QInt8
+                bare,
+                target,
+                op_types_to_quantize=list(QUANTIZABLE),
+                per_channel=True,
+                weight_type=QuantType.QInt8,
             )
     finally:
         root.setLevel(level)
 
 
 def _without_shapes(source: Path, target: Path) -> None:
-    """The quantizer turns Gemm's weights round and keeps what torch noted of their shape, which then contradicts."""
+    """The quantizer turns Gemm's weights round and keeps what torch noted of their shape, which then
+    contradicts.
+    """
     import onnx
 
     model = onnx.load(str(source))
@@ -97,7 +107,7 @@ def _operators(path: Path) -> Counter[str]:
 
     graph = onnx.load(str(path)).graph
     weights = {w.name for w in graph.initializer if len(w.dims) >= 2}
-    weights |= {n.output[0] for n in graph.node if n.op_type in ("Constant", "Transpose", "Identity", "DequantizeLinear")}
+    weights |= {node.output[0] for node in graph.node if node.op_type in _HOLDERS}
     kept = (n for n in graph.node if n.op_type not in QUANTIZABLE or weights.intersection(n.input))
     return Counter(node.op_type for node in kept)
 

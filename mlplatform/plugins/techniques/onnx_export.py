@@ -1,4 +1,6 @@
-"""A native model as an ONNX graph in float32: no Python at answering time, which is most of the cost of one row."""
+"""A native model as an ONNX graph in float32: no Python at answering time, which is most of the cost of one
+row.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +48,23 @@ class OnnxExport:
         if share > self.max_flips:
             raise Refused(
                 what=f"as ONNX the model answers differently: {share:.1%} {kind} on {deviation.rows} rows",
-                hint="Serve it natively, or use other estimators; a double-precision tree often differs in float32.",
+                hint="Serve it natively, or use other estimators; float32 moves some thresholds.",
             )
         return Made("onnx", MODEL, options, deviation.notes())
 
 
 def check_graph(path: Path) -> None:
-    """Raises Refused for a graph that breaks ONNX's own rules; exporters do write such graphs without a word."""
+    """Raises Refused for a graph that breaks ONNX's own rules; exporters do write such graphs without a
+    word.
+    """
     import onnx
 
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise types of their own
-        raise Refused(what=f"the exporter wrote an invalid graph: {' '.join(str(error).split())[:200]}") from error
+        raise Refused(
+            what=f"the exporter wrote an invalid graph: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _exporter(runtime: str) -> Any:

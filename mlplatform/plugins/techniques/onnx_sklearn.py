@@ -1,4 +1,6 @@
-"""scikit-learn to ONNX by skl2onnx: float32 and a pinned opset. (In double precision trees came out wrong.)"""
+"""scikit-learn to ONNX by skl2onnx: float32 and a pinned opset. (In double precision trees came out
+wrong.)
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def export(parent: Any, manifest: Manifest, path: Path) -> dict[str, Any]:
 
 
 def _needs_names(parent: Any, manifest: Manifest) -> bool:
-    return bool(parent.needs_frame) or any(column.dtype in ("string", "datetime") for column in manifest.inputs)
+    return bool(parent.needs_frame) or any(
+        column.dtype in ("string", "datetime") for column in manifest.inputs
+    )
 
 
 def _input_types(manifest: Manifest, layout: str) -> list[tuple[str, Any]]:
@@ -54,7 +58,8 @@ def _convert(model: Any, inputs: list[tuple[str, Any]]) -> Any:
     from skl2onnx import to_onnx
 
     try:
-        # Without zipmap scores are one tensor instead of a list of dictionaries; some models have no such option.
+        # Without zipmap scores are one tensor instead of a list of dictionaries; some models have no such
+        # option.
         return to_onnx(model, initial_types=inputs, options={"zipmap": False}, target_opset=OPSET)
     except (NameError, ValueError) as error:
         if "zipmap" not in str(error):

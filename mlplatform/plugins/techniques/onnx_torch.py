@@ -22,7 +22,9 @@ def export(parent: Any, manifest: Manifest, path: Path) -> dict[str, Any]:
     try:
         with _quiet():
             # 2 GB is the largest file protobuf writes; below it one file is what a bundle wants.
-            torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, optimize=True)
+            torch.onnx.export(
+                program, (), str(path), dynamo=True, external_data=False, verbose=False, optimize=True
+            )
     except Exception as error:  # the exporter raises a type of its own for each of its steps
         raise Refused(
             what=f"the program has no ONNX form: {' '.join(str(error).split())[:200]}",
@@ -32,7 +34,9 @@ def export(parent: Any, manifest: Manifest, path: Path) -> dict[str, Any]:
 
 
 def _flat_program(parent: Any, width: int) -> Any:
-    """The program with rows of `width` numbers in; one that wants another shape is exported anew around a reshape."""
+    """The program with rows of `width` numbers in; one that wants another shape is exported anew around a
+    reshape.
+    """
     import torch
 
     if parent.fixed_rows:

@@ -46,7 +46,7 @@ class FakeLedger:
                 return known
             if version.number in chain.versions:
                 raise Conflict(what=f"{version.ref} is registered already")
-            entry = self._write(draft)
+            entry = self._write(draft, version.number)
             self._chains[draft.model].versions[version.number] = version
             return entry
 
@@ -54,11 +54,6 @@ class FakeLedger:
         with self._lock:
             if known := _known(self._chain(draft.model), draft):
                 return known
-            for change in draft.changes:
-                if change.version not in self._chain(draft.model).versions:
-                    raise VersionMoved(
-                        model=draft.model, version=change.version, place="no place", expected=change.origin
-                    )
             return self._write(draft)
 
     def entries(self, model: str, until: datetime | None = None) -> list[Entry]:
@@ -89,10 +84,10 @@ class FakeLedger:
     def _chain(self, model: str) -> _Chain:
         return self._chains.get(model, _Chain())
 
-    def _write(self, draft: Draft) -> Entry:
+    def _write(self, draft: Draft, new: int | None = None) -> Entry:
         draft = replace(draft, changes=tuple(draft.changes), data=json.loads(canonical(draft.data)))
         chain = self._chain(draft.model)
-        places = _moved(draft, chain.places)
+        places = _moved(draft, chain.places, new)
         last = chain.entries[-1] if chain.entries else None
         entry = seal(draft, len(chain.entries) + 1, in_utc(self._clock.now()), last.hash if last else GENESIS)
         chain = self._chains.setdefault(draft.model, chain)
@@ -115,7 +110,7 @@ def _demand_first_place(version: Version, draft: Draft) -> None:
         raise ValueError(f"the first entry of {version.ref} must say where it stands")
 
 
-def _moved(draft: Draft, before: dict[int, str]) -> dict[int, str]:
+def _moved(draft: Draft, before: dict[int, str], new: int | None) -> dict[int, str]:
     """The places after the draft's changes, each guarded as a database would guard it."""
     standings = Standings(draft.model, dict(before))
     for change in vacating_first(draft.changes):
@@ -124,7 +119,8 @@ def _moved(draft: Draft, before: dict[int, str]) -> dict[int, str]:
             raise StageConflict(
                 model=draft.model, stage=change.target, holder=holder, expected=_leaving(draft, change.target)
             )
-        if standings.places.get(change.version) != change.origin:
+        place = standings.places.get(change.version)
+        if place != change.origin or (place is None and change.version != new):
             raise _moved_meanwhile(standings, change)
         standings = standings.after([change])
     return dict(standings.places)

@@ -1,6 +1,6 @@
 """In-memory fakes of the ports between control plane and servers.
 
-They keep the contracts of the real ones: `tests/contracts/test_documents.py` and `test_target.py` run on both.
+`tests/contracts/test_documents.py` and `test_target.py` run on these and on the real ones.
 """
 
 from __future__ import annotations

@@ -128,6 +128,13 @@ class FakeLeases:
         self._held[name] = Lease(name, owner, self._fences[name], now + timedelta(seconds=seconds))
         return self._held[name]
 
+    def seize(self, name: str, owner: str, holder: str, seconds: float) -> Lease:
+        held = self._held.get(name)
+        if held is None or held.owner != holder:
+            raise LeaseHeld(name=name, owner=held.owner if held else holder, until="just now")
+        del self._held[name]
+        return self.acquire(name, owner, seconds)
+
     def renew(self, lease: Lease, seconds: float) -> Lease:
         if not self._is_ours(lease):
             raise LeaseLost(name=lease.name)

@@ -71,7 +71,9 @@ def claim(database: Database, me: int, number: int, processes: int) -> Attempt:
 
 def rollout(database: Database, me: int, number: int, processes: int) -> Attempt:
     deployments = SqlDeployments(database)
-    one = Rollout(f"{number}-{me}", "churn", me, "p", f"endpoint {number}", None, Phase.OPENED, START, "a", "")
+    one = Rollout(
+        f"{number}-{me}", "churn", me, "p", f"endpoint {number}", None, Phase.OPENED, START, "a", ""
+    )
     return lambda: lambda: deployments.open(one).id
 
 

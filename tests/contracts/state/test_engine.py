@@ -81,6 +81,20 @@ def test_writer_that_waits_too_long_for_another_gets_a_clear_error(database_url)
     waiter.close()
 
 
+def test_second_writer_of_a_file_waits_before_it_reads(sqlite_url):
+    """A unit that read first would have to start again: SQLite never lets a stale reader become a writer."""
+    holder, waiter, runs = Database(sqlite_url), Database(sqlite_url, lock_wait_seconds=0.05), []
+
+    def hold(connection):
+        with pytest.raises(DatabaseUnreachable, match="locked"):
+            waiter.write(runs.append)
+
+    holder.write(hold)
+    assert runs == []
+    holder.close()
+    waiter.close()
+
+
 def test_deadlock_is_resolved_by_running_one_of_the_units_again(postgres_url):
     database = Database(postgres_url)
     database.write(lambda c: [c.execute(put(name)) for name in ("a", "b")])

@@ -1,4 +1,4 @@
-"""The connection breaks at COMMIT, before the server saw it or after: nothing is lost, nothing happens twice."""
+"""The connection breaks at COMMIT, before the server has it or after: nothing is lost, nothing done twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Wire:
         parts = urlsplit(url)
         self._server = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"postgresql://postgres@127.0.0.1:{self._listener.getsockname()[1]}{parts.path}?sslmode=disable"
+        self.url = (
+            f"postgresql://postgres@127.0.0.1:{self._listener.getsockname()[1]}{parts.path}?sslmode=disable"
+        )
         self.cut_at_commit = ""
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -53,7 +55,7 @@ class Wire:
     def _forth(self, client, server, cut):
         with suppress(OSError):
             while data := client.recv(65536):
-                if b"COMMIT" in data and self.cut_at_commit:
+                if b"COMMIT\0" in data and self.cut_at_commit:
                     before, self.cut_at_commit = self.cut_at_commit == "before", ""
                     self.cuts += 1
                     if before:
@@ -154,6 +156,14 @@ def test_lease_is_ours_with_the_fence_that_is_stored(database, clock, cut, held_
     assert leases.renew(lease, 60).fence == lease.fence
     with pytest.raises(LeaseHeld):
         leases.acquire("a", "one", 60)
+
+
+def test_seized_lease_is_ours_once(database, clock, cut):
+    leases = SqlLeases(database, clock)
+    leases.acquire("a", "dead", 60)
+    cut()
+    assert leases.seize("a", "one", "dead", 60).fence == 2
+    assert leases.renew(leases.seize("a", "two", "one", 60), 60).fence == 3
 
 
 def test_step_of_a_rollout_is_stored_once(database, cut):

@@ -17,11 +17,14 @@ HOUR = timedelta(hours=1)
 TINY = timedelta(microseconds=1)
 
 
-# --- evaluations ----------------------------------------------------------------------------------------------
+# --- evaluations --------------------------------------------------------------------------------------------
 
 
 def evaluation(id, bundle="b", data="d", at=START):
-    measurements = (Measurement("auc", 0.8123456789012345, 0.7, 0.9, 100), Measurement("size", 3.0, unit="MB"))
+    measurements = (
+        Measurement("auc", 0.8123456789012345, 0.7, 0.9, 100),
+        Measurement("size", 3.0, unit="MB"),
+    )
     return Evaluation(id, bundle, data, 100, measurements, "/x.npz", at, {"slices": {"a": [1, 2.5]}})
 
 
@@ -49,7 +52,7 @@ def test_saving_an_evaluation_again_replaces_it(state):
     assert state.evaluations.get("e1").rows == 7
 
 
-# --- deployments ----------------------------------------------------------------------------------------------
+# --- deployments --------------------------------------------------------------------------------------------
 
 
 def rollout(id, endpoint="churn", model="churn", phase=Phase.OPENED, at=START):
@@ -117,7 +120,7 @@ def test_rollout_cannot_go_back_to_moving_traffic_beside_another(state):
         state.deployments.save(first.now_in(Phase.SHIFTED))
 
 
-# --- windows and retrainings ----------------------------------------------------------------------------------
+# --- windows and retrainings --------------------------------------------------------------------------------
 
 
 def window(start=START, endpoint="churn", **more):
@@ -175,7 +178,7 @@ def test_retrainings_are_kept_oldest_first_and_saving_one_again_replaces_it(stat
     assert state.retrainings.history("churn") == [third, ended, second]
 
 
-# --- leases ---------------------------------------------------------------------------------------------------
+# --- leases -------------------------------------------------------------------------------------------------
 
 
 def test_held_lease_is_refused_and_the_holder_is_named(state):
@@ -237,17 +240,44 @@ def test_released_lease_is_lost_to_its_old_holder(state):
         state.leases.renew(lease, 60)
 
 
+def test_lease_of_a_dead_holder_can_be_seized_before_it_expires(state):
+    stale = state.leases.acquire("a", "dead", 60)
+    seized = state.leases.seize("a", "new", "dead", 60)
+    assert (seized.owner, seized.until) == ("new", state.clock.now() + timedelta(seconds=60))
+    assert seized.fence > stale.fence
+    with pytest.raises(LeaseLost):
+        state.leases.renew(stale, 60)
+
+
+def test_of_two_that_seize_a_lease_the_second_learns_who_was_faster(state):
+    state.leases.acquire("a", "dead", 60)
+    state.leases.seize("a", "one", "dead", 60)
+    with pytest.raises(LeaseHeld) as caught:
+        state.leases.seize("a", "two", "dead", 60)
+    assert caught.value.facts["owner"] == "one"
+
+
+def test_lease_that_nobody_holds_cannot_be_seized(state):
+    with pytest.raises(LeaseHeld):
+        state.leases.seize("a", "one", "dead", 60)
+    state.leases.release(state.leases.acquire("a", "dead", 60))
+    with pytest.raises(LeaseHeld):
+        state.leases.seize("a", "one", "dead", 60)
+
+
 def test_clock_put_back_does_not_lock_a_released_lease(state):
     state.leases.release(state.leases.acquire("a", "one", 60))
     state.clock.advance(-3600)
     assert state.leases.acquire("a", "two", 60).owner == "two"
 
 
-# --- intents --------------------------------------------------------------------------------------------------
+# --- intents ------------------------------------------------------------------------------------------------
 
 
 def intent(key, at=START, payload=None):
-    return Intent(key, "rollback", "churn", payload or {"stage": "production", "to": 3, "deep": [1, {"a": None}]}, at)
+    return Intent(
+        key, "rollback", "churn", payload or {"stage": "production", "to": 3, "deep": [1, {"a": None}]}, at
+    )
 
 
 def test_open_intents_are_left_oldest_first(state):
@@ -270,7 +300,7 @@ def test_opening_an_intent_again_keeps_one_with_the_newer_payload(state):
     assert state.intents.left() == [intent("a", payload={"to": 4})]
 
 
-# --- schedules ------------------------------------------------------------------------------------------------
+# --- schedules ----------------------------------------------------------------------------------------------
 
 
 def schedule(name, cron="0 3 * * MON"):

@@ -46,9 +46,7 @@ def test_tables_and_migration_restrict_the_same_rows_to_one_per_stage(database):
     def condition(connection):
         found = {i["name"]: i for t in ("versions", "rollouts") for i in inspect(connection).get_indexes(t)}
         keep = ("versions_one_per_stage", "rollouts_one_moving")
-        return [
-            str(v) for n in keep for k, v in found[n]["dialect_options"].items() if k.endswith("_where")
-        ]
+        return [str(v) for n in keep for k, v in found[n]["dialect_options"].items() if k.endswith("_where")]
 
     stages, moving = database.read(condition)
     assert all(f"'{mark}'" in stages for mark in MARKS)
@@ -97,7 +95,9 @@ def test_migrations_leave_mlflows_version_table_alone(empty_database_url):
     database.write(lambda c: c.execute(text("CREATE TABLE alembic_version (version_num TEXT)")))
     database.write(lambda c: c.execute(text("INSERT INTO alembic_version VALUES ('mlflows')")))
     upgrade(empty_database_url)
-    found = database.read(lambda c: c.execute(text("SELECT version_num FROM alembic_version")).scalars().all())
+    found = database.read(
+        lambda c: c.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    )
     database.close()
     assert found == ["mlflows"]
 

@@ -76,7 +76,9 @@ def test_each_mistake_of_a_file_has_its_own_line(failing: Fail, capsys: pytest.C
     ]
 
 
-def test_a_bug_is_one_line_that_asks_to_be_reported(failing: Fail, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_one_line_that_asks_to_be_reported(
+    failing: Fail, capsys: pytest.CaptureFixture[str]
+) -> None:
     run([], failing(ZeroDivisionError("by zero")))
     first, second = capsys.readouterr().err.splitlines()
     assert first == "mlplatform failed: ZeroDivisionError: by zero"

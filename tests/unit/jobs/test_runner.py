@@ -42,7 +42,14 @@ class House:
 
     def runner(self, owner: str = "one") -> Runner:
         return Runner(
-            self.jobs, self.schedules, self.leases, self.clock, owner, self.told.append, LEASE_SECONDS, poll_seconds=0.01
+            self.jobs,
+            self.schedules,
+            self.leases,
+            self.clock,
+            owner,
+            self.told.append,
+            LEASE_SECONDS,
+            poll_seconds=0.01,
         )
 
     def add(self, name: str = "hourly", verb: str = "monitor", cron: str = "0 * * * *") -> None:

@@ -26,7 +26,10 @@ def due_between(cron: str, start: datetime, end: datetime) -> list[str]:
 
 
 def test_a_fixed_hour_keeps_to_the_clock_on_the_wall() -> None:
-    assert due_between("0 3 * * *", SPRING - timedelta(days=1), SPRING + timedelta(days=1)) == ["02:00", "01:00"]
+    assert due_between("0 3 * * *", SPRING - timedelta(days=1), SPRING + timedelta(days=1)) == [
+        "02:00",
+        "01:00",
+    ]
 
 
 def test_a_skipped_hour_fires_right_after_the_change() -> None:
@@ -52,10 +55,14 @@ def test_of_several_missed_firings_the_newest_counts() -> None:
 @given(
     cron=st.sampled_from(["30 2 * * *", "*/20 * * * *", "0 1,2,3 * * *", "30 1-3 * * *", "0 2 * * SUN"]),
     timezone=st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Asia/Kolkata"]),
-    day=st.sampled_from([SPRING, AUTUMN, datetime(2026, 3, 8, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)]),
+    day=st.sampled_from(
+        [SPRING, AUTUMN, datetime(2026, 3, 8, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)]
+    ),
     minutes=st.integers(0, 1200),
 )
-def test_looking_back_finds_what_looking_forward_found(cron: str, timezone: str, day: datetime, minutes: int) -> None:
+def test_looking_back_finds_what_looking_forward_found(
+    cron: str, timezone: str, day: datetime, minutes: int
+) -> None:
     one, start, now = schedule(cron, timezone), day - timedelta(hours=30), day + timedelta(minutes=minutes)
     latest, at = None, start
     while (at := next_due(one, at)) <= now:

@@ -133,6 +133,6 @@ def test_a_baseline_outside_zero_and_one_is_refused(baseline) -> None:
         start(baseline)
 
 
-def test_numbers_other_than_zero_and_one_are_refused() -> None:
+def test_losses_below_zero_or_above_one_are_refused() -> None:
     with pytest.raises(UsageError):
         error_rate_exceeds(np.array([0.5]), 0.1)

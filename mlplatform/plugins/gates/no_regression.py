@@ -1,0 +1,116 @@
+"""The candidate against the version that answers today, on the same rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlplatform.domain.verdict import Finding, Measurement, Verdict
+from mlplatform.errors import MlplatformError
+from mlplatform.plugins.gates.common import (
+    check_confidence,
+    check_metric,
+    classes_of,
+    incumbent_answers,
+    measured,
+    not_finite,
+    unfit,
+)
+from mlplatform.ports import Need, Subject
+from mlplatform.stats.compare import Comparison, no_worse, paired
+from mlplatform.stats.labels import Answers
+from mlplatform.stats.metrics import METRICS
+
+_VERDICTS = {"pass": Verdict.PASS, "fail": Verdict.FAIL, "inconclusive": Verdict.INCONCLUSIVE}
+
+
+@dataclass(frozen=True)
+class NoRegressionGate:
+    """`{ use = "no_regression", name = "auc", margin = 0.01 }`: surely not worse than the incumbent by the
+    margin.
+
+    name: the metric; accuracy is compared by McNemar and Tango, auc by DeLong, the others by a paired
+    bootstrap.
+    margin: how much worse is still as good, in the metric's own unit; 0 demands that the candidate is better.
+    confidence: of the one-sided bound: 0.95 lets a loss of exactly the margin through in 5 % of comparisons.
+    min_n: below so many rows the gate cannot tell.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"answers", "incumbent"})
+
+    name: str
+    margin: float = 0.01
+    confidence: float = 0.95
+    min_n: int = 100
+
+    def __post_init__(self) -> None:
+        check_metric(self.name)
+        check_confidence(self.confidence)
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"margin must be 0 or more, not {self.margin}")
+        if self.min_n < 1:
+            raise ValueError(f"min_n must be at least 1, not {self.min_n}")
+
+    def judge(self, subject: Subject) -> Finding:
+        if subject.incumbent is None:
+            return self._finding(Verdict.PASS, "there is no incumbent to fall behind")
+        before = incumbent_answers(subject)
+        if subject.answers is None or before is None:
+            return self._finding(Verdict.ERROR, "candidate and incumbent were not both measured")
+        if why := unfit(self.name, subject):
+            return self._finding(Verdict.ERROR, why)
+        if bad := not_finite(before):
+            return self._finding(Verdict.ERROR, f"{bad} answers of the incumbent are not finite numbers")
+        if bad := not_finite(subject.answers):
+            return self._finding(
+                Verdict.FAIL, f"{bad} of {len(subject.truth)} answers are not finite numbers"
+            )
+        try:
+            comparison = self._compare(subject, before, subject.answers)
+            numbers = self._numbers(subject, before, subject.answers, comparison)
+        except (MlplatformError, ValueError, TypeError) as error:
+            return self._finding(Verdict.ERROR, f"{self.name} cannot be compared: {error}")
+        verdict = Verdict.INCONCLUSIVE if comparison.n < self.min_n else _VERDICTS[no_worse(comparison)]
+        return self._finding(verdict, self._because(subject, comparison, verdict), numbers)
+
+    def _compare(self, subject: Subject, before: Answers, after: Answers) -> Comparison:
+        return paired(
+            self.name,
+            subject.truth,
+            before,
+            after,
+            margin=self.margin,
+            confidence=self.confidence,
+            classes=classes_of(subject),
+            seed=subject.seed,
+        )
+
+    def _numbers(
+        self, subject: Subject, before: Answers, after: Answers, comparison: Comparison
+    ) -> tuple[Measurement, ...]:
+        metric, classes = METRICS[self.name], classes_of(subject)
+        c = comparison
+        return (
+            *measured(self.name, metric.of(subject.truth, after, classes), n=c.n),
+            *measured(f"{self.name} of the incumbent", metric.of(subject.truth, before, classes), n=c.n),
+            *measured(f"{self.name} gained", c.estimate, c.low, c.high, c.n),
+        )
+
+    def _because(self, subject: Subject, c: Comparison, verdict: Verdict) -> str:
+        assert subject.incumbent is not None
+        if not math.isfinite(c.low) and not math.isfinite(c.high):
+            return f"{self.name} cannot be compared on {c.n} rows like these, on {subject.data}"
+        said = (
+            f"{self.name} against {subject.incumbent.ref}: gained {c.estimate:+.4g}, "
+            f"surely above {c.low:.4g} and below {c.high:.4g} "
+            f"({c.test}, {c.confidence:.0%} each, margin {self.margin:g}, n={c.n})"
+        )
+        if verdict is not Verdict.INCONCLUSIVE:
+            return f"{said}, on {subject.data}"
+        enough = max(self.min_n, c.n_needed or 0)
+        more = f"; about {enough} rows would be enough" if enough > c.n else "; more rows are needed"
+        return f"{said}{more}, on {subject.data}"
+
+    def _finding(self, verdict: Verdict, because: str, numbers: tuple[Measurement, ...] = ()) -> Finding:
+        return Finding("no_regression", verdict, because, numbers, f"{self.name} margin {self.margin:g}")

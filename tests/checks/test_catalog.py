@@ -1,0 +1,127 @@
+"""Every extension in the catalog keeps what its kind promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplatform import catalog
+from mlplatform.testing import checks
+from mlplatform.testing.bundles import make_onnx_bundle
+from mlplatform.testing.native import make_sklearn_bundle, make_torch_bundle
+
+EXTENSIONS = [(kind, name) for kind in catalog.kinds() for name in catalog.names(kind)]
+GATES: dict[str, list[dict[str, Any]]] = {
+    "metric": [
+        {"name": "accuracy", "at_least": 0.8},
+        {"name": "auc", "at_least": 0.8, "strict": True},
+        {"name": "f1", "at_least": 0.5, "confidence": 0.9},
+        {"name": "log_loss", "at_most": 0.7},
+        {"name": "mae", "at_most": 0.5, "min_n": 10},
+        {"name": "r2", "at_least": 0.5},
+    ],
+    "no_regression": [
+        {"name": "accuracy"},
+        {"name": "auc", "margin": 0.02},
+        {"name": "balanced_accuracy", "confidence": 0.9},
+        {"name": "brier", "margin": 0.0},
+        {"name": "rmse", "margin": 0.05},
+    ],
+    "budget": [
+        {"cpu_times_incumbent": 1.5},
+        {"cpu_us": 100.0, "size_mb": 50.0, "memory_mb": 500.0},
+    ],
+    "serving_check": [{}, {"latency_ms": 1.0}],
+}
+"""Options to try each gate with; a gate that is missing here fails its test."""
+NONSENSE: dict[str, list[dict[str, Any]]] = {
+    "metric": [
+        {"name": "accuracy"},
+        {"name": "accuracy", "at_least": 0.5, "at_most": 0.6},
+        {"name": "precison", "at_least": 0.5},
+        {"name": "accuracy", "at_least": float("nan")},
+        {"name": "accuracy", "at_least": 0.5, "confidence": 95.0},
+        {"name": "accuracy", "at_least": 0.5, "min_n": 0},
+    ],
+    "no_regression": [
+        {"name": "acc"},
+        {"name": "auc", "margin": -0.1},
+        {"name": "auc", "confidence": 1.0},
+        {"name": "auc", "min_n": -1},
+    ],
+    "budget": [
+        {"cpu_us": 0.0},
+        {"size_mb": -1.0},
+        {"memory_mb": float("inf")},
+        {"cpu_times_incumbent": None},
+    ],
+    "serving_check": [{"latency_ms": 0.0}],
+}
+BUNDLES = {"onnx": make_onnx_bundle, "sklearn": make_sklearn_bundle, "torch": make_torch_bundle}
+
+
+@pytest.mark.parametrize(("kind", "name"), EXTENSIONS)
+def test_extension_is_a_frozen_dataclass_with_documented_options(kind: str, name: str) -> None:
+    checks.check_declared(catalog.find(kind, name))
+
+
+def test_looking_up_extensions_loads_no_framework() -> None:
+    modules = [catalog.names(kind)[name].partition(":")[0] for kind, name in EXTENSIONS]
+    checks.check_light(sorted(set(modules)))
+
+
+@pytest.mark.parametrize("name", catalog.names("gate"))
+def test_gate_is_pure_and_survives_every_subject(name: str) -> None:
+    assert GATES.get(name), f"give options to try the gate {name} with"
+    for options in GATES[name]:
+        checks.check_gate(catalog.find("gate", name)(**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name, many in NONSENSE.items() for options in many]
+)
+def test_gate_refuses_nonsense_by_the_name_of_the_option(name: str, options: dict[str, Any]) -> None:
+    checks.check_options_refused(catalog.find("gate", name), **options)
+
+
+@pytest.mark.parametrize("name", catalog.names("runtime"))
+def test_runtime_answers_rows_alone_as_in_a_batch_and_refuses_damaged_files(
+    name: str, tmp_path: Path
+) -> None:
+    assert name in BUNDLES, f"say how to make a bundle for the runtime {name}"
+    manifest = BUNDLES[name](tmp_path / "bundle")
+    checks.check_runtime(catalog.find("runtime", name)(), tmp_path / "bundle", manifest, tmp_path / "damaged")
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        (name, runtime)
+        for name in catalog.names("technique")
+        for runtime in sorted(catalog.find("technique", name).accepts)
+    ],
+)
+def test_technique_makes_a_child_that_answers_like_its_parent(
+    name: str, runtime: str, tmp_path: Path
+) -> None:
+    technique = catalog.find("technique", name)()
+    bundle, manifest = tmp_path / "bundle", BUNDLES[runtime](tmp_path / "bundle")
+    if name == "dynamic_int8":  # it wants weights: a network as ONNX
+        manifest = make_torch_bundle(tmp_path / "net")
+        into = tmp_path / "exported"
+        into.mkdir()
+        made = catalog.find("technique", "onnx")().compress(tmp_path / "net", manifest, into)
+        bundle, manifest = into, _child_of(tmp_path / "net", manifest, into, made)
+    (tmp_path / "child").mkdir()
+    checks.check_technique(technique, bundle, manifest, tmp_path / "child")
+
+
+def _child_of(parent: Path, manifest: Any, into: Path, made: Any) -> Any:
+    from dataclasses import replace
+
+    (into / "sample.json").write_bytes((parent / "sample.json").read_bytes())
+    return replace(
+        manifest, runtime=made.runtime, model_path=made.model_path, options=made.options, requirements={}
+    )

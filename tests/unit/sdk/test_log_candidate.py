@@ -1,0 +1,392 @@
+"""One call makes a script's model a candidate; a wrong call names the fix and logs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge, SGDClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+import mlplatform
+from mlplatform.data.tables import ParquetTables
+from mlplatform.errors import UsageError
+from mlplatform.ports import Candidate
+from mlplatform.tracking.client import Mlflow
+from mlplatform.tracking.runs import MlflowRuns
+from mlplatform.trust.manifest import Inspector
+from tests.mlflow_stores import fresh_store, make_template
+
+ROWS, CUT = 120, 90
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_template(tmp_path_factory.mktemp("mlflow-template"))
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+    """The store of the project around the working folder."""
+    fresh = fresh_store(template, tmp_path / ".mlplatform")
+    (tmp_path / "mlplatform.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    return fresh
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, ROWS),
+            "income": rng.normal(50, 9, ROWS),
+            "city": rng.choice(["Wien", "Graz"], ROWS),
+        }
+    )
+
+
+@pytest.fixture
+def numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[["age", "income"]].astype("float64")
+
+
+@pytest.fixture
+def churn(frame: pd.DataFrame) -> np.ndarray:
+    return np.where(frame["income"] > 50, "yes", "no")
+
+
+def halves(X: Any, y: Any) -> dict[str, Any]:
+    return {"holdout": (X[CUT:], y[CUT:]), "reference": (X[:CUT], y[:CUT])}
+
+
+def logged(store: Mlflow, run_id: str, into: Path) -> Candidate:
+    return MlflowRuns(store).candidate(run_id, into)
+
+
+def test_a_pipeline_over_text_and_numbers_becomes_a_candidate(
+    store: Mlflow, frame: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    encode = ColumnTransformer(
+        [("city", OneHotEncoder(), ["city"]), ("n", SimpleImputer(), ["age", "income"])]
+    )
+    model = make_pipeline(encode, RandomForestClassifier(5, random_state=0)).fit(frame[:CUT], churn[:CUT])
+    run_id = mlplatform.log_candidate(model, **halves(frame, churn), target="churned")
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert candidate.runtime == "sklearn"
+    assert [(c.name, c.dtype) for c in candidate.inputs] == [
+        ("age", "long"),
+        ("income", "double"),
+        ("city", "string"),
+    ]
+    assert candidate.task.kind == "classification" and candidate.task.classes == ("no", "yes")
+    assert candidate.task.output == "label" and candidate.task.target == "churned"
+    assert set(candidate.requirements) == {"scikit-learn", "numpy", "scipy", "skops", "pandas"}
+    assert candidate.author.startswith("os:") and candidate.metrics["holdout_accuracy"] > 0.8
+    Inspector().inspect(candidate.model_folder, ("sklearn",))
+
+
+def test_what_is_logged_can_be_read_back(
+    store: Mlflow, frame: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    numbers = frame[["age", "income"]]
+    model = DecisionTreeClassifier(max_depth=3).fit(numbers[:CUT], churn[:CUT])
+    candidate = logged(store, mlplatform.log_candidate(model, **halves(numbers, churn)), tmp_path / "c")
+    tables = ParquetTables()
+    holdout = tables.read(candidate.holdout)
+    assert holdout["target"].tolist() == churn[CUT:].tolist()
+    assert holdout["age"].tolist() == frame["age"][CUT:].tolist()
+    assert len(tables.read(candidate.sample)["age"]) == ROWS - CUT
+    digests = np.load(candidate.trained_on, allow_pickle=False)
+    seen = tables.row_digests({n: numbers[n][:CUT].to_numpy() for n in numbers}, candidate.inputs)
+    assert digests.dtype == np.uint64 and (np.diff(digests.astype(object)) > 0).all()
+    assert set(seen.tolist()) == set(digests.tolist())
+
+
+def test_requirements_and_example_stand_in_the_model_folder(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    model = LogisticRegression().fit(numbers[:CUT], churn[:CUT])
+    candidate = logged(store, mlplatform.log_candidate(model, **halves(numbers, churn)), tmp_path / "c")
+    assert "scikit-learn==" in (candidate.model_folder / "requirements.txt").read_text()
+    assert json.loads((candidate.model_folder / "input_example.json").read_text())["columns"] == [
+        "age",
+        "income",
+    ]
+    assert not [p for p in candidate.model_folder.rglob("*") if p.suffix in (".pkl", ".pickle")]
+
+
+def test_an_array_gets_columns_by_position(store: Mlflow, numbers: pd.DataFrame, tmp_path: Path) -> None:
+    X, y = numbers.to_numpy(), numbers["income"].to_numpy() * 2
+    run_id = mlplatform.log_candidate(LinearRegression().fit(X[:CUT], y[:CUT]), **halves(X, y))
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert [c.name for c in candidate.inputs] == ["c0", "c1"]
+    assert (candidate.task.kind, candidate.task.output) == ("regression", "value")
+    assert candidate.options == {"layout": "matrix"}
+    assert candidate.metrics["holdout_mae"] < 1e-6
+
+
+CLASSIFIERS: list[Callable[[], Any]] = [
+    lambda: LogisticRegression(),
+    lambda: SGDClassifier(),
+    lambda: DecisionTreeClassifier(),
+    lambda: RandomForestClassifier(3),
+    lambda: ExtraTreesClassifier(3),
+    lambda: BaggingClassifier(n_estimators=3),
+    lambda: AdaBoostClassifier(n_estimators=3),
+    lambda: GradientBoostingClassifier(n_estimators=3),
+    lambda: HistGradientBoostingClassifier(max_iter=3),
+    lambda: KNeighborsClassifier(),
+    lambda: MLPClassifier((4,), max_iter=200, tol=1.0),
+    lambda: SVC(),
+    lambda: LinearSVC(),
+    lambda: GaussianNB(),
+    lambda: make_pipeline(StandardScaler(), LogisticRegression()),
+    lambda: VotingClassifier([("a", GaussianNB()), ("b", DecisionTreeClassifier())]),
+    lambda: StackingClassifier([("a", GaussianNB())], LogisticRegression(), cv=2),
+    lambda: CalibratedClassifierCV(LinearSVC(), cv=2),
+]
+REGRESSORS: list[Callable[[], Any]] = [
+    lambda: LinearRegression(),
+    lambda: Ridge(),
+    lambda: ElasticNet(),
+    lambda: RandomForestRegressor(3),
+    lambda: HistGradientBoostingRegressor(max_iter=3),
+    lambda: GaussianProcessRegressor(alpha=1.0),
+]
+
+
+def _name(make: Callable[[], Any]) -> str:
+    return type(make()).__name__
+
+
+@pytest.mark.parametrize("make", CLASSIFIERS + REGRESSORS, ids=_name)
+def test_every_common_estimator_is_saved_safely(
+    make: Callable[[], Any], numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    """Saved, inspected, and loaded again with our list of types only."""
+    import skops.io
+
+    from mlplatform.domain.trusted import SKLEARN_TYPES
+    from mlplatform.sdk import _read, _save_model
+    from mlplatform.tracking.describe import describe
+
+    y = churn if make in CLASSIFIERS else numbers["income"].to_numpy()
+    model = make().fit(numbers[:CUT], y[:CUT])
+    data = _read(*halves(numbers, y).values(), None, None, "target")
+    _save_model(tmp_path / "model", model, data, describe(model, data))
+    Inspector().inspect(tmp_path / "model", ("sklearn",))
+    loaded = skops.io.load(tmp_path / "model" / "model.skops", trusted=list(SKLEARN_TYPES))
+    assert (np.asarray(loaded.predict(numbers)) == np.asarray(model.predict(numbers))).all()
+
+
+def test_a_torch_network_answers_tables_of_any_length(
+    store: Mlflow, numbers: pd.DataFrame, tmp_path: Path
+) -> None:
+    y = (numbers["income"] > 50).astype(int).to_numpy()
+    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 2))
+    run_id = mlplatform.log_candidate(net, **halves(numbers, y))
+    assert net.training
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert (candidate.runtime, candidate.task.output, candidate.task.classes) == ("torch", "logits", (0, 1))
+    assert candidate.options == {"layout": "matrix", "dtype": "float32"}
+    Inspector().inspect(candidate.model_folder, ("torch",))
+    program = torch.export.load(str(candidate.model_folder / "data" / "model.pt2")).module()
+    net.eval()
+    for rows in (1, 2, 77):
+        given = torch.from_numpy(numbers[:rows].to_numpy(dtype="float32", copy=True))
+        assert torch.allclose(program(given), net(given))
+    served = mlflow.pyfunc.load_model(str(candidate.model_folder)).predict(numbers[:3])
+    assert np.asarray(served).shape == (3, 2)
+
+
+def test_one_output_and_float_truth_is_torch_regression(store: Mlflow, numbers: pd.DataFrame) -> None:
+    from mlplatform.sdk import _read
+    from mlplatform.tracking.describe import describe
+
+    net, y = torch.nn.Linear(2, 1), numbers["income"].to_numpy()
+    data = _read(*halves(numbers, y).values(), None, None, "target")
+    assert describe(net, data).task.output == "value"
+
+
+def test_an_active_run_is_added_to(store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray) -> None:
+    model = GaussianNB().fit(numbers[:CUT], churn[:CUT])
+    try:
+        mlflow.set_tracking_uri(store.uri)
+        with mlflow.start_run(experiment_id=store.experiment("mine")) as run:
+            mlflow.log_param("depth", 3)
+            assert mlplatform.log_candidate(model, **halves(numbers, churn)) == run.info.run_id
+            assert mlflow.active_run() is not None
+        made = store.call("get_logged_model", store.call("get_run", run.info.run_id).data.tags["mlplatform.model_id"])
+        assert made.params == {"depth": "3"}
+        assert {m.key for m in made.metrics} == {"holdout_accuracy"}
+    finally:
+        mlflow.set_tracking_uri(None)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def test_without_a_run_one_is_made_and_finished_in_the_projects_store(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    model = GaussianNB().fit(numbers[:CUT], churn[:CUT])
+    run = store.call("get_run", mlplatform.log_candidate(model, **halves(numbers, churn)))
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith(str(tmp_path / ".mlplatform" / "mlartifacts"))
+    assert mlflow.active_run() is None
+    assert not (tmp_path / "mlruns").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+class Lambdas(LogisticRegression):
+    """An estimator of somebody's own: its code is not in the file."""
+
+
+def wrong_calls() -> dict[str, tuple[Callable[[pd.DataFrame, np.ndarray], Any], str, str]]:
+    def fitted(X: pd.DataFrame, y: np.ndarray) -> Any:
+        return GaussianNB().fit(X[:CUT], y[:CUT])
+
+    log = mlplatform.log_candidate
+    net = torch.nn.Linear(2, 3)
+    return {
+        "unfitted": (lambda X, y: log(GaussianNB(), **halves(X, y)), "not fitted", "Call fit"),
+        "not a model": (lambda X, y: log("model", **halves(X, y)), "not a model", "scikit-learn"),
+        "no y": (
+            lambda X, y: log(fitted(X, y), **{**halves(X, y), "holdout": X}),
+            "not a pair",
+            r"holdout=\(X, y\)",
+        ),
+        "y is None": (
+            lambda X, y: log(fitted(X, y), holdout=(X, None), reference=(X, y)),
+            "has no y",
+            r"holdout=\(X, y\)",
+        ),
+        "short y": (
+            lambda X, y: log(fitted(X, y), holdout=(X, y[:3]), reference=(X, y)),
+            "shape",
+            "one truth per row",
+        ),
+        "missing y": (
+            lambda X, y: log(fitted(X, y), holdout=(X, [None] * len(X)), reference=(X, y)),
+            "missing values",
+            "Leave out",
+        ),
+        "other columns": (
+            lambda X, y: log(fitted(X, y), holdout=(X.assign(z=1), y), reference=(X, y)),
+            "has also z",
+            "same feature columns",
+        ),
+        "lacking column": (
+            lambda X, y: log(fitted(X, y), holdout=(X[["age"]], y), reference=(X, y)),
+            "lacks income",
+            "same feature columns",
+        ),
+        "target is a feature": (
+            lambda X, y: log(fitted(X, y), **halves(X, y), target="age"),
+            "also a feature",
+            "Drop it",
+        ),
+        "fails on sample": (
+            lambda X, y: log(fitted(X, y), **halves(X.assign(z=1), y)),
+            "fails on its own sample",
+            "fitted on",
+        ),
+        "text for a regressor": (
+            lambda X, y: log(LinearRegression().fit(X, X["age"]), **halves(X, y)),
+            "predicts numbers",
+            "classifier",
+        ),
+        "numbers for a classifier": (
+            lambda X, y: log(fitted(X, y), **halves(X, X["income"].to_numpy())),
+            "is a class of the model",
+            "Encode y",
+        ),
+        "own class": (
+            lambda X, y: log(Lambdas().fit(X, y), **halves(X, y)),
+            "cannot be saved safely",
+            "own estimators",
+        ),
+        "torch floats": (
+            lambda X, y: log(net, **halves(X, X["age"].to_numpy(dtype=float))),
+            "3 outputs",
+            "integers",
+        ),
+        "torch classes": (lambda X, y: log(net, **halves(X, y)), "3 classes apart", "classes="),
+        "torch text": (
+            lambda X, y: log(net, **halves(X.assign(city="Wien"), y)),
+            "torch models take numbers",
+            "Encode",
+        ),
+        "one dimension": (
+            lambda X, y: log(fitted(X, y), holdout=(X["age"].to_numpy(), y), reference=(X, y)),
+            "shape",
+            "DataFrame",
+        ),
+        "empty": (
+            lambda X, y: log(fitted(X, y), holdout=(X[:0], y[:0]), reference=(X, y)),
+            "empty",
+            "at least one",
+        ),
+    }
+
+
+@pytest.mark.parametrize("call", wrong_calls().values(), ids=wrong_calls())
+def test_a_wrong_call_names_the_fix_and_logs_nothing(
+    call: tuple[Callable[[pd.DataFrame, np.ndarray], Any], str, str],
+    store: Mlflow,
+    numbers: pd.DataFrame,
+    churn: np.ndarray,
+) -> None:
+    act, what, fix = call
+    with pytest.raises(UsageError, match=what) as caught:
+        act(numbers, churn)
+    assert re.search(fix, caught.value.next_step)
+    assert store.call("get_experiment_by_name", "mlplatform") is None
+
+
+def test_categories_that_get_lost_on_the_way_are_noticed(store: Mlflow, frame: pd.DataFrame) -> None:
+    X = frame.assign(city=frame["city"].astype("category"))
+    y = (frame["city"] == "Wien").astype(int).to_numpy()
+    model = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(X[:CUT], y[:CUT])
+    with pytest.raises(UsageError, match="fails on its own sample|answers differently"):
+        mlplatform.log_candidate(model, **halves(X, y))
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = (
+        "import sys, mlplatform; assert mlplatform.__version__ == '0.1.0';"
+        "print([m for m in ('numpy', 'mlflow', 'torch', 'sklearn', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
