@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Unit tests and contracts run side by side; what starts processes stays together on one worker.
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+# Tests that share nothing run side by side; what starts processes stays on one worker (tests/conftest.py).
+PYTEST_ARGS ?= -n 2
 
 # Without compiled bytecode every process pays seconds for its imports.
 unexport PYTHONDONTWRITEBYTECODE

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +19,8 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLF
     os.environ.pop(name, None)
 for key in ("HOME", "TRACKING_URI", "DATABASE_URL", "POLICIES", "ACTOR", "FAILPOINT"):
     os.environ.pop(f"MLPLATFORM_{key}", None)
+
+pytest_plugins = ["tests.databases"]
 
 TESTS = Path(__file__).parent
 SIDE_BY_SIDE = ("unit", "contracts", "checks")
@@ -39,24 +41,34 @@ def pytest_configure(config: pytest.Config) -> None:
     data_folder()
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> Generator[None, object, object]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     without_data = data_folder() is None
     asked_for_soak = "soak" in (config.option.markexpr or "")
     kept, left_out = [], []
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if folder not in SIDE_BY_SIDE and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("processes"))
         needs_data = without_data and item.get_closest_marker("data")
         too_long = not asked_for_soak and item.get_closest_marker("soak")
         (left_out if needs_data or too_long else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
-    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share nothing go out file by file, all others to one worker.
+
+    Not `--dist loadgroup`: with pytest 9.2 it silently stops grouping (pytest-xdist 3.8).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file.split("/")[1] in SIDE_BY_SIDE else "processes"
+
+    return ByFolder(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

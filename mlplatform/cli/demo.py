@@ -78,7 +78,7 @@ def demo(folder: Path, keep: bool) -> None:
 
 def _first_version(stage: Stage) -> None:
     stage.say(f"train: a small network in PyTorch on the first {FIRST_ROWS} digits, as an MLflow run")
-    run_id = stage.platform.train(MODEL, {"data_until": str(FIRST_ROWS)})
+    run_id = stage.platform.train(MODEL)
     version = stage.platform.register(MODEL, run_id)
     stage.say(f"register: {version.ref}, {version.size_bytes / 1024:.0f} KiB, digest {version.digest[:12]}")
     stage.note("trained network, KiB", f"{version.size_bytes / 1024:.1f}")
@@ -123,7 +123,7 @@ def _better(stage: Stage) -> None:
 
 def _broken(stage: Stage) -> None:
     stage.say("accident: a version trained on shuffled labels is forced in with --break-glass")
-    run_id = stage.platform.train(MODEL, {"data_until": str(FIRST_ROWS), "shuffle_labels": "true"})
+    run_id = stage.platform.train(MODEL, {"shuffle_labels": "true"})
     child = stage.platform.compress(stage.platform.register(MODEL, run_id).ref)
     check = stage.platform.check(child.ref, "staging")
     stage.say(f"check: the gates would have said {check.status}")

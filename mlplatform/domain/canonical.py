@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,19 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical encoding, as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """Plain data without NaN and infinities, which the canonical form refuses: they become their names.
+
+    >>> finite({"loss": float("inf")})
+    {'loss': 'inf'}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlplatform.errors import LeaseHeld, MlplatformError
+from mlplatform.errors import LeaseHeld, LeaseLost, MlplatformError
 from mlplatform.ports import Lease, Leases
 
 
@@ -71,5 +71,7 @@ def _renew(leases: Leases, lease: Lease, seconds: float, stop: threading.Event) 
     while not stop.wait(seconds / 3):
         try:
             leases.renew(lease, seconds)
-        except MlplatformError:
+        except LeaseLost:
             return  # the guarded updates of whoever holds it now decide; a heartbeat cannot
+        except MlplatformError:
+            continue  # the database may answer the next beat

@@ -17,7 +17,7 @@ from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Signal, Window, decide
 from mlplatform.flows.evaluate import load_answers
-from mlplatform.flows.probation import rows_of, version_of
+from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World
 from mlplatform.ports import Answers, Ingested, Observed, Reference, WindowData
 from mlplatform.stats.labels import to_labels, to_scores
@@ -99,7 +99,7 @@ def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: 
     version = version_of(world, policy.model, int(numbers[counts.argmax()]))
     if version is None:
         return None
-    mine = rows_of(observed, version.number)
+    mine = observed.take(observed.versions == version.number)
     current = _window_data(world, policy, version, mine, start, end)
     reference = reference_of(world, version)
     signals: list[Signal] = [

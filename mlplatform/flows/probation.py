@@ -10,7 +10,7 @@ from mlplatform.domain.rollout import LiveFacts, Next, Rollout, next_in_probatio
 from mlplatform.domain.version import Version
 from mlplatform.flows.world import World
 from mlplatform.ports import Observed
-from mlplatform.stats.batch import Array, take
+from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.sequential import error_rate_exceeds
 
@@ -34,7 +34,7 @@ def live_facts(world: World, policy: Policy, rollout: Rollout) -> LiveFacts:
         why = f"{failed} of {failed + answered} requests failed, {limits.error_rate:.1%} allowed"
         return LiveFacts(failed + answered, failed, 0, why)
     observed = world.observations.read(rollout.endpoint, time=policy.data.time, labelled=True)
-    mine = rows_of(observed, rollout.version)
+    mine = observed.take(observed.versions == rollout.version)
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
     return LiveFacts(failed + answered, failed, mine.rows, why)
 
@@ -68,20 +68,6 @@ def _losses(task: Task, predictions: Array, truth: Array) -> Array:
     if task.kind == "regression":
         return np.asarray(np.abs(answers - truth.astype(float)))
     return np.asarray(answers.astype(str) != truth.astype(str), dtype=float)
-
-
-def rows_of(observed: Observed, version: int) -> Observed:
-    keep = observed.versions == version
-    return Observed(
-        ids=observed.ids[keep],
-        times=observed.times[keep],
-        versions=observed.versions[keep],
-        columns=take(observed.columns, keep),
-        predictions=observed.predictions[keep],
-        scores=None if observed.scores is None else observed.scores[keep],
-        truth=observed.truth[keep],
-        labelled=observed.labelled[keep],
-    )
 
 
 def version_of(world: World, model: str, number: int | None) -> Version | None:

@@ -62,7 +62,7 @@ def card_facts(world: World, policy: Policy, version: Version, place: str, entri
 
 def finding_of(raw: dict[str, Any]) -> Finding:
     """A finding as the ledger keeps it."""
-    measurements = tuple(Measurement(**m) for m in raw["measurements"])
+    measurements = tuple(Measurement(**{**m, "value": float(m["value"])}) for m in raw["measurements"])
     return Finding(raw["gate"], Verdict(raw["verdict"]), raw["because"], measurements, raw["limit"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from mlplatform.domain.approval import Approval, Evidence, Tally, tally
-from mlplatform.domain.canonical import plain
+from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import RETIRED, STANDBY, Change, Standings
 from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.policy import Policy
@@ -217,14 +217,16 @@ def promotion_draft(
         outcome.because,
         changes=tuple(changes),
         stage=wish.stage,
-        data=plain(
-            {
-                "findings": list(outcome.findings),
-                "evaluation_id": outcome.evaluation_id,
-                "break_glass": wish.break_glass,
-                "status": outcome.status,
-                "approvals": [a.actor for a in outcome.tally.counting] if outcome.tally else [],
-            }
+        data=finite(
+            plain(
+                {
+                    "findings": list(outcome.findings),
+                    "evaluation_id": outcome.evaluation_id,
+                    "break_glass": wish.break_glass,
+                    "status": outcome.status,
+                    "approvals": [a.actor for a in outcome.tally.counting] if outcome.tally else [],
+                }
+            )
         ),
         key=key,
     )

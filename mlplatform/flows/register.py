@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.domain.bundle import Manifest
-from mlplatform.domain.canonical import plain
+from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.policy import Use
@@ -115,7 +115,7 @@ def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
         actor,
         admission.reason,
         changes=(Change(number, None, CANDIDATE),),
-        data={"digest": version.digest, "run_id": version.run_id, **plain(dict(admission.data))},
+        data={"digest": version.digest, "run_id": version.run_id, **finite(plain(dict(admission.data)))},
         key=admission.key,
     )
     world.ledger.register(version, draft)

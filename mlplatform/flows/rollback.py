@@ -18,13 +18,14 @@ def plan_rollback(
 ) -> tuple[int, list[Change]]:
     """The version that would return, and the changes; raises Refused when there is none, IllegalMove, ChangedBytes."""
     standings = world.ledger.standings(policy.model)
-    target = to or last_good(standings, tenures(world.ledger.entries(policy.model), stage))
+    held = tenures(world.ledger.entries(policy.model), stage)
+    target = to or last_good(standings, held)
     if target is None:
         raise Refused(
             what=f"{policy.model} has no earlier good version in {stage} to go back to",
             hint="Name one with --to N, or promote another version.",
         )
-    changes = policy.ladder.rollback(standings, stage, target)
+    changes = policy.ladder.rollback(standings, stage, target, held)
     version = version_of(world, policy.model, target)
     assert version is not None
     world.bundles.verify(version.digest)

@@ -146,7 +146,7 @@ def _decisions(axes: Axes, windows: Watched) -> None:
     for line, action in enumerate(shown):
         colour, mark = ACTIONS[action]
         at = [i for i, (_, decision) in enumerate(windows) if decision.action is action]
-        size = 6 if len(windows) <= 80 else 4.5
+        size = 4.5 if action is Action.KEEP and len(windows) > 80 else 6
         axes.plot(at, [line] * len(at), mark, color=colour, ms=size, mec="white", mew=0.5)
     axes.set_yticks(range(len(shown)), [action.value for action in shown])
     axes.set_ylim(-0.7, max(len(shown) - 0.3, 0.7))

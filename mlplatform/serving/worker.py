@@ -63,6 +63,7 @@ def run(folder: Path, listener: socket.socket, lifeline: int, max_body_bytes: in
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=2048,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

@@ -41,7 +41,7 @@ def check_declared(cls: type[Any]) -> None:
     assert text and not text.startswith(f"{cls.__name__}("), f"{cls.__name__} has no docstring"
     source = inspect.getsource(cls)
     for option in fields(cls):
-        described = re.search(rf"\b{option.name}(, \w+)*:|`{option.name}`", text)
+        described = re.search(rf"\b{option.name}\b", text)
         below = re.search(rf'^ +{option.name}:.*\n +"""', source, re.MULTILINE)
         assert described or below, f"the option {option.name} of {cls.__name__} is not documented"
 

@@ -38,7 +38,10 @@ def with_extra(
 
 
 def split(features: pd.DataFrame, digits: np.ndarray, share: float = 0.2):
-    """(older, newest) rows: the newest are what the model will not see in training."""
+    """(older, newest) of the own rows: the newest are what the model will not see in training.
+
+    Captured rows are all trained on: the platform keeps back those that it will judge by.
+    """
     cut = max(1, round(len(digits) * (1 - share)))
     return (features[:cut], digits[:cut]), (features[cut:].reset_index(drop=True), digits[cut:])
 

@@ -11,7 +11,7 @@ from data import own_rows
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-id", required=True, help="run that logged the candidate")
-    parser.add_argument("--data-from", type=float, default=600)
+    parser.add_argument("--data-from", type=float, default=250)
     parser.add_argument("--data-until", type=float, default=1797)
     options = parser.parse_args()
     features, digits = own_rows(int(options.data_from), int(options.data_until))

@@ -43,9 +43,8 @@ def fit(features: np.ndarray, digits: np.ndarray, epochs: int, seed: int) -> Dig
 
 def main() -> None:
     options = parse()
-    features, digits = own_rows(int(options.data_from), int(options.data_until))
-    features, digits = with_extra(features, digits, options.extra_data)
-    older, newest = split(features, digits)
+    older, newest = split(*own_rows(int(options.data_from), int(options.data_until)))
+    older = with_extra(*older, options.extra_data)
     learned = damaged(older[1], int(options.seed)) if options.shuffle_labels == "true" else older[1]
     with mlflow.start_run():
         model = fit(older[0].to_numpy(copy=True), learned, int(options.epochs), int(options.seed))
@@ -56,7 +55,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-from", type=float, default=0, help="first row of the file")
-    parser.add_argument("--data-until", type=float, default=600, help="row after the last one")
+    parser.add_argument("--data-until", type=float, default=250, help="row after the last one")
     parser.add_argument("--extra-data", default="", help="Parquet file of captured, labelled rows")
     parser.add_argument("--cause", default="manual", help="why this training was started")
     parser.add_argument("--seed", type=float, default=0)

@@ -46,7 +46,10 @@ def with_extra(
     return joined, np.concatenate([classes, extra[TARGET].astype(str).to_numpy(dtype=object)])
 
 
-def split(features: pd.DataFrame, classes: np.ndarray, share: float = 0.2):
-    """(older, newest) rows: the newest are what the model will not see in training."""
+def split(features: pd.DataFrame, classes: np.ndarray, share: float = 0.05):
+    """(older, newest) of the own rows: the newest are what the model will not see in training.
+
+    Captured rows are all trained on: the platform keeps back those that it will judge by.
+    """
     cut = max(1, round(len(classes) * (1 - share)))
     return (features[:cut], classes[:cut]), (features[cut:].reset_index(drop=True), classes[cut:])

@@ -13,11 +13,10 @@ import mlplatform
 
 def main() -> None:
     options = parse()
-    features, classes = own_rows(options.data_from, options.data_until)
-    features, classes = with_extra(features, classes, options.extra_data)
-    older, newest = split(features, classes)
+    older, newest = split(*own_rows(options.data_from, options.data_until))
+    older = with_extra(*older, options.extra_data)
     with mlflow.start_run():
-        model = HistGradientBoostingClassifier(random_state=int(options.seed)).fit(*older)
+        model = HistGradientBoostingClassifier(max_iter=50, random_state=int(options.seed)).fit(*older)
         run_id = mlplatform.log_candidate(model, holdout=newest, reference=older, target=TARGET)
     print(f"run {run_id}: trained on {len(older[1])} rows, {len(newest[1])} newer ones kept back")
 

@@ -89,7 +89,6 @@ def test_two_runners_fire_each_due_time_once(house: House) -> None:
     house.start("two")
     house.wait(lambda: len(ended(house)) >= 6)
     fired = [firing.due_at for firing in ended(house)]
-    assert len(house.marks("started")) == len(house.schedules.firings()) or len(fired) >= 6
     assert len(set(fired)) == len(fired)
     runs = [mark.split(".")[1] for mark in house.marks("started")]
     assert len(set(runs)) == len(runs), "a due time ran twice"

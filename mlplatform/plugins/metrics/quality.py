@@ -34,6 +34,8 @@ class QualityMetric:
 
     name: str = "accuracy"
     drop: float = 0.05
+    at_least: float | None = None
+    at_most: float | None = None
     min_labels: int = 50
     alpha: float = 0.01
     estimate: bool = True
@@ -43,6 +45,9 @@ class QualityMetric:
             raise ValueError(f"name must be one of {', '.join(METRICS)}, not {self.name!r}")
         if not 0 <= self.drop < math.inf:
             raise ValueError("drop must be 0 or more")
+        level = "at_least" if METRICS[self.name].higher_is_better else "at_most"
+        if (self.at_least, self.at_most) != (None, None) and getattr(self, level) is None:
+            raise ValueError(f"a level of {self.name} is written {level}")
         if self.min_labels < 2:
             raise ValueError("min_labels must be at least 2")
         if not 0 < self.alpha < 0.5:
@@ -74,11 +79,25 @@ class QualityMetric:
         return self._judge(before, now, (_measurement(self.name, now), *seen))
 
     def _judge(self, before: Estimate, now: Estimate, seen: tuple[Measurement, ...]) -> Signal:
+        if self._level is not None:
+            return self._judge_level(self._level, now, seen)
         loss = self._loss(before, now)
         said = f"{self.name} {_said(now)} on {now.n} labelled rows, reference {before.value:.3f}"
         if loss > self.drop:
             return self._signal(State.ALARM, f"{said}: worse by more than {self.drop:g}", seen)
         return self._signal(State.OK, f"{said}: not clearly worse by more than {self.drop:g}", seen)
+
+    @property
+    def _level(self) -> float | None:
+        return self.at_least if METRICS[self.name].higher_is_better else self.at_most
+
+    def _judge_level(self, level: float, now: Estimate, seen: tuple[Measurement, ...]) -> Signal:
+        higher = METRICS[self.name].higher_is_better
+        beyond = now.high < level if higher else now.low > level
+        said = f"{self.name} {_said(now)} on {now.n} labelled rows, {'at least' if higher else 'at most'} {level:g} wanted"
+        if beyond:
+            return self._signal(State.ALARM, f"{said}: clearly missed", seen)
+        return self._signal(State.OK, f"{said}: not clearly missed", seen)
 
     def _unlabelled(
         self, before: Estimate, expected: Estimate | None, labels: int, seen: tuple[Measurement, ...]
@@ -86,6 +105,9 @@ class QualityMetric:
         few = f"{labels} labelled rows, {self.min_labels} needed to judge {self.name}"
         if expected is None:
             return self._signal(State.UNKNOWN, few, seen)
+        if self._level is not None:
+            guess = self._judge_level(self._level, expected, seen)
+            return self._signal(guess.state if guess.state is State.ALARM else State.UNKNOWN, f"{few}; by estimate {guess.because}", seen)
         said = f"estimated {self.name} {_said(expected)}, reference {before.value:.3f}"
         if math.isfinite(expected.low) and self._loss(before, expected) > self.drop:
             return self._signal(State.ALARM, f"{said}: worse by more than {self.drop:g}; {few}", seen)

@@ -148,17 +148,18 @@ def _check_trees(parts: list[Any], name: str) -> None:
     """Compiled trees follow their indexes without looking; a forged one would read foreign memory or never
     end.
     """
+    widest = max((getattr(part, "n_features_in_", 0) for part in parts), default=0)
     for part in parts:
         kind = type(part).__name__
         if kind == "Tree":
             children = np.stack([part.children_left, part.children_right])
-            inner, features, width = children[0] != -1, part.feature, part.n_features
+            inner, features = children[0] != -1, part.feature
         elif kind == "TreePredictor":
             children = np.stack([part.nodes["left"], part.nodes["right"]]).astype(np.int64)
-            inner, features, width = part.nodes["is_leaf"] == 0, part.nodes["feature_idx"], 2**31
+            inner, features = part.nodes["is_leaf"] == 0, part.nodes["feature_idx"]
         else:
             continue
         own = np.arange(children.shape[1])
         sound = (children[:, inner] > own[inner]).all() and (children[:, inner] < children.shape[1]).all()
-        if not sound or (features[inner] < 0).any() or (features[inner] >= width).any():
+        if not sound or (features[inner] < 0).any() or (features[inner] >= widest).any():
             raise UnsafeArtifact(path=name, why="a tree in it points outside itself")

@@ -112,7 +112,7 @@ def test_the_page_says_what_the_windows_say() -> None:
         "2026-03-01 10:00",
         "1 columns drifted",
         "accuracy 0.7",
-        "450",
+        "600",
     ):
         assert text in words
     assert "75% labelled" in words
@@ -185,6 +185,11 @@ def test_gaps_are_drawn_as_gaps(signals: list[list[Signal]]) -> None:
     assert not reader.open
     assert "nan" not in reader.words.lower()
     assert reader.all("img")
+
+
+def test_names_in_any_script_are_drawn() -> None:
+    page = monitor_report(windows([[drift_signal({"价格": 0.4, "цена": 0.1})]]), "магазин")
+    assert "价格" in "".join(svg_texts(page)[-1].itertext())
 
 
 def test_many_windows_and_columns_are_cut_to_what_can_be_read() -> None:

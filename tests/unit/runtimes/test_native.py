@@ -128,13 +128,13 @@ def test_a_program_that_wants_other_inputs_is_refused(tmp_path: Path) -> None:
     import torch
 
     class Sum(torch.nn.Module):
-        def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            return rows.sum(dim=1) * 2
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            return left + right
 
-    manifest = make_torch_bundle(tmp_path / "b", Sum())
-    with zipfile.ZipFile(tmp_path / "b" / "model" / "model.pt2", "a") as archive:
-        archive.writestr("stray", "x")
-    with pytest.raises(UnsafeArtifact):
+    manifest = make_torch_bundle(tmp_path / "b")
+    file = tmp_path / "b" / "model" / "model.pt2"
+    torch.export.save(torch.export.export(Sum(), (torch.zeros(3, 8), torch.zeros(3, 8))), file)
+    with pytest.raises(UnsafeArtifact, match="takes 2 inputs"):
         TorchRuntime().load(tmp_path / "b", manifest)
 
 

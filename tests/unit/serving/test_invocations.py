@@ -98,6 +98,35 @@ def test_the_quick_and_the_careful_way_agree(rows: list[list[float]]) -> None:
     assert np.array_equal(quick.batch.as_matrix("float64"), careful.batch.as_matrix("float64"))
 
 
+SPLIT = b'{"dataframe_split": {"columns": ["c", "a", "b"], "data": %s}}'
+
+
+def test_columns_that_were_seen_before_are_recognised_and_the_rest_is_still_checked(
+    numbers: InvocationDecoder,
+) -> None:
+    for _ in range(3):
+        rows = numbers.decode(JSON, SPLIT % b"[[3, 1, 2]]")
+        assert rows.batch.matrix is not None
+        assert rows.batch.matrix.tolist() == [[1.0, 2.0, 3.0]]
+    wrong = [
+        SPLIT % data
+        for data in (b"[[3, 1]]", b"[[3, 1, true]]", b"[]", b"[[3, 1, 1e999]]", b"[[3, 1, 2]]}", b"")
+    ]
+    wrong += [
+        SPLIT % (b"[[3, 1, 2]], " + more) for more in (b'"data": [[1, 2, 3]]', b'"columns": ["a", "b", "c"]')
+    ]
+    for sent in (*wrong, (SPLIT % b"[[3, 1, 2]]")[:-1]):
+        with pytest.raises(Problem):
+            numbers.decode(JSON, sent)
+
+
+def test_a_column_may_be_called_data() -> None:
+    decoder = InvocationDecoder(RowDecoder([Column("data", "double"), Column("columns", "double")]))
+    sent = b'{"dataframe_split": {"columns": ["columns", "data"], "data": [[1, 2]]}}'
+    for _ in range(3):
+        assert decoder.decode(JSON, sent).batch.as_matrix("float64").tolist() == [[2.0, 1.0]]
+
+
 def test_values_of_every_type_arrive_as_the_signature_says(every_type: InvocationDecoder) -> None:
     rows = every_type.decode(
         JSON, body({"dataframe_records": [GOOD, {**GOOD, "note": "x", "age": 4.0, "bonus": 2}]})

@@ -1,0 +1,193 @@
+"""Port Runs: training, reading candidates back, and what compression adds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
+from mlplatform.ports import Candidate, Runs
+from mlplatform.testing.bundles import make_onnx_bundle
+from mlplatform.testing.fakes.tracking import FakeRuns
+from mlplatform.tracking.client import Mlflow
+from mlplatform.tracking.runs import MlflowRuns
+from tests.mlflow_stores import fresh_store, make_template, run_with_model, running_server
+
+MLPROJECT = """
+name: tiny
+entry_points:
+  main:
+    parameters:
+      data_until: {type: float, default: 80}
+      cause: {type: string, default: manual}
+    command: "%s train.py {data_until} {cause}"
+"""
+TRAIN = """
+import sys
+import mlflow, numpy as np
+from sklearn.naive_bayes import GaussianNB
+import mlplatform
+
+print("training until", sys.argv[1])
+if sys.argv[2] == "break":
+    raise ValueError("no such rows")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(100, 2))
+y = (X[:, 0] > 0).astype(int)
+cut = int(float(sys.argv[1]))
+model = GaussianNB().fit(X[:cut], y[:cut])
+with mlflow.start_run():
+    mlplatform.log_candidate(model, holdout=(X[cut:], y[cut:]), reference=(X[:cut], y[:cut]))
+"""
+
+
+@dataclass
+class Kit:
+    runs: Runs
+    run_without_files: Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_template(tmp_path_factory.mktemp("mlflow-template"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Mlflow]:
+    with running_server(tmp_path_factory.mktemp("mlflow-server"), template) as store:
+        yield store
+
+
+@pytest.fixture(params=["fake", "embedded", "server"])
+def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
+    if request.param == "fake":
+        runs = FakeRuns(train_fake, tmp_path / "runs")
+        return Kit(runs, lambda: runs.add(fake_candidate(tmp_path / "nothing")))
+    if request.param == "embedded":
+        store = fresh_store(request.getfixturevalue("template"), tmp_path / "store")
+    else:
+        store = request.getfixturevalue("server")
+    return Kit(MlflowRuns(store), lambda: run_with_model(store, tmp_path))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "MLproject").write_text(MLPROJECT % sys.executable)
+    (folder / "train.py").write_text(TRAIN)
+    return folder
+
+
+def train_fake(parameters: Mapping[str, str], folder: Path) -> Candidate:
+    if parameters.get("cause") == "break":
+        raise TrainingFailed(project="tiny", ending="exit code 1", cause="ValueError: no such rows", log="log")
+    candidate = fake_candidate(folder)
+    (folder / "model").mkdir()
+    (folder / "model" / "MLmodel").write_text("flavors: {}")
+    for path in (candidate.sample, candidate.holdout, candidate.reference):
+        path.write_bytes(b"PAR1")
+    np.save(candidate.trained_on, np.arange(int(float(parameters["data_until"])), dtype=np.uint64))
+    return candidate
+
+
+def fake_candidate(folder: Path) -> Candidate:
+    return Candidate(
+        run_id="fake",
+        model_folder=folder / "model",
+        runtime="sklearn",
+        inputs=(Column("c0", "double"), Column("c1", "double")),
+        task=Task("classification", "label", (0, 1)),
+        sample=folder / "sample.parquet",
+        holdout=folder / "holdout.parquet",
+        reference=folder / "reference.parquet",
+        trained_on=folder / "trained_on.npy",
+        requirements={},
+        author="os:ada",
+    )
+
+
+def test_a_trained_run_is_a_candidate(kit: Kit, project: Path, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "train.log"
+    run_id = kit.runs.train(project, {"data_until": "70", "cause": ""}, "tiny", log)
+    assert "70" in log.read_text()
+    candidate = kit.runs.candidate(run_id, tmp_path / "into")
+    assert candidate.run_id == run_id and candidate.runtime == "sklearn"
+    assert candidate.inputs == (Column("c0", "double"), Column("c1", "double"))
+    assert candidate.task == Task("classification", "label", (0, 1))
+    assert candidate.author.startswith("os:")
+    assert (candidate.model_folder / "MLmodel").is_file()
+    assert len(np.load(candidate.trained_on, allow_pickle=False)) == 70
+    for path in (candidate.model_folder, candidate.sample, candidate.holdout, candidate.reference):
+        assert path.is_relative_to(tmp_path / "into") and path.exists()
+
+
+def test_a_failed_training_says_why(kit: Kit, project: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="ValueError: no such rows"):
+        kit.runs.train(project, {"cause": "break"}, "tiny", tmp_path / "train.log")
+
+
+def test_an_unknown_run_is_a_clear_error(kit: Kit, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName):
+        kit.runs.candidate("0123456789abcdef0123456789abcdef", tmp_path / "into")
+
+
+def test_every_missing_part_is_named(kit: Kit, tmp_path: Path) -> None:
+    with pytest.raises(NotACandidate, match=r"sample.*, holdout.*, reference.*, trained_on"):
+        kit.runs.candidate(kit.run_without_files(), tmp_path / "into")
+
+
+def test_a_derived_model_hangs_below_its_parent_once(kit: Kit, project: Path, tmp_path: Path) -> None:
+    parent = kit.runs.train(project, {"data_until": "70"}, "tiny", tmp_path / "log")
+    manifest: Manifest = make_onnx_bundle(tmp_path / "bundle")
+    derived = kit.runs.log_derived(parent, tmp_path / "bundle", manifest, "onnx")
+    assert derived != parent
+    assert kit.runs.log_derived(parent, tmp_path / "bundle", manifest, "onnx") == derived
+
+
+def test_artifacts_can_be_put_beside_a_run(kit: Kit, project: Path, tmp_path: Path) -> None:
+    run_id = kit.runs.train(project, {"data_until": "70"}, "tiny", tmp_path / "log")
+    (tmp_path / "report.html").write_text("<p>hi</p>")
+    kit.runs.log_artifact(run_id, tmp_path / "report.html", "reports")
+
+
+def test_a_derived_onnx_model_is_in_mlflows_own_format(template: Path, tmp_path: Path) -> None:
+    import onnx
+
+    from mlplatform.tracking.registry import MlflowRegistry
+
+    store = fresh_store(template, tmp_path / "store")
+    parent = run_with_model(store, tmp_path)
+    manifest = make_onnx_bundle(tmp_path / "bundle", classes=("no", "yes"))
+    derived = MlflowRuns(store).log_derived(parent, tmp_path / "bundle", manifest, "onnx+dynamic_int8")
+    run = store.call("get_run", derived)
+    assert run.data.tags["mlflow.parentRunId"] == parent and run.info.status == "FINISHED"
+    made = store.call("get_logged_model", run.data.tags["mlplatform.model_id"])
+    folder = Path(made.artifact_location)
+    assert "loader_module: mlflow.onnx" in (folder / "MLmodel").read_text()
+    assert '"name": "a"' in (folder / "MLmodel").read_text()
+    onnx.checker.check_model(onnx.load(str(folder / "model.onnx")))
+    assert MlflowRegistry(store).create("churn", derived, "compress:churn@1:onnx") == 1
+
+
+def test_links_in_a_local_store_stay_links(template: Path, tmp_path: Path) -> None:
+    """Copied as links they are seen and refused; followed, they would be swallowed."""
+    from mlplatform.errors import UnsafeArtifact
+    from mlplatform.trust.manifest import Inspector
+
+    store = fresh_store(template, tmp_path / "store")
+    run_id = run_with_model(store, tmp_path)
+    run = store.call("get_run", run_id)
+    made = store.call("get_logged_model", run.data.tags["mlplatform.model_id"])
+    (Path(made.artifact_location) / "users.txt").symlink_to("/etc/passwd")
+    with pytest.raises(NotACandidate):
+        MlflowRuns(store).candidate(run_id, tmp_path / "into")
+    assert (tmp_path / "into" / "model" / "users.txt").is_symlink()
+    with pytest.raises(UnsafeArtifact, match="symbolic link"):
+        Inspector().inspect(tmp_path / "into" / "model", ("onnx",))
