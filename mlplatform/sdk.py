@@ -73,7 +73,7 @@ def log_candidate(
         return _log(files, saved, metric)
 
 
-# --- what was passed ------------------------------------------------------------------------------------------------
+# --- what was passed ---
 
 
 def _read(holdout: Any, reference: Any, sample: Any, trained_on: Any, target: str) -> TrainingData:
@@ -101,7 +101,7 @@ def _head(table: Any, rows: int) -> Any:
     return table.head(rows) if hasattr(table, "head") else table[:rows]
 
 
-# --- what is logged -------------------------------------------------------------------------------------------------
+# --- what is logged ---
 
 
 def _holdout_metric(model: Any, data: TrainingData, task: Task) -> tuple[str, float]:
@@ -170,7 +170,11 @@ def _project() -> Settings | None:
 
 def _add_new(store: Mlflow, files: Path, saved: Path, metric: tuple[str, float]) -> str:
     """A run of our own, without touching what the script's own MLflow calls would do."""
-    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
+    tags = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": sys.argv[0],
+        "mlflow.source.type": "LOCAL",
+    }
     info = store.call("create_run", store.experiment(EXPERIMENT), tags=tags).info
     try:
         run_id = _add(store, info, files, saved, metric)

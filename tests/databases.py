@@ -58,6 +58,13 @@ def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def session_postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A database with our schema that lives as long as the test session."""
+    with _database(postgres_server, postgres_template) as url:
+        yield url
+
+
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     with _database(postgres_server, "template1") as url:

@@ -21,6 +21,8 @@ from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import ServerSpec, ServerState, Target
 
 IN_EFFECT_SECONDS = 30.0
+SETTLED = (Phase.PROBATION, Phase.DONE, Phase.FAILED)
+"""Phases that end a command: the rest takes days, or is over."""
 
 
 def advance(world: World, policy: Policy, rollout: Rollout) -> Rollout:
@@ -34,6 +36,28 @@ def advance(world: World, policy: Policy, rollout: Rollout) -> Rollout:
             return _close_probation(world, policy, rollout)
         case _:
             return rollout
+
+
+def follow(world: World, policy: Policy, rollout: Rollout) -> Rollout:
+    """Step by step until it is on probation, done or failed."""
+    while rollout.phase not in SETTLED:
+        rollout = advance(world, policy, rollout)
+    return rollout
+
+
+def resume(world: World, policy: Policy) -> None:
+    """Go on with rollouts whose process died between two steps. One without its entry in the ledger never began."""
+    for rollout in world.deployments.active(policy.model):
+        recorded = {e.draft.key for e in world.ledger.entries(policy.model)}
+        if rollout.phase is Phase.OPENED and opened_key(rollout.id) not in recorded:
+            world.deployments.save(rollout.now_in(Phase.FAILED, "its process died before it was recorded"))
+        else:
+            follow(world, policy, rollout)
+
+
+def opened_key(rollout: str) -> str:
+    """Idempotency key of the entry that records a rollout with its evidence."""
+    return f"rollout:{rollout}:opened"
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
@@ -73,6 +97,15 @@ def publish(
         world.documents.wait_in_effect(endpoint.name, published.generation, IN_EFFECT_SECONDS)
 
 
+def serve_holder(world: World, policy: Policy, stage: str, start: bool = False) -> None:
+    """Tell the endpoint's server to serve the stage's holder, with the version before it kept warm."""
+    standings = world.ledger.standings(policy.model)
+    versions = {v.number: v for v in world.ledger.versions(policy.model)}
+    holder = standings.holder(stage)
+    standby = [versions[n] for n, place in standings.places.items() if place == STANDBY]
+    publish(world, policy, stage, versions[holder] if holder is not None else None, standby, start)
+
+
 def is_running(world: World, endpoint: Endpoint) -> bool:
     target: Target = world.build("target", _use(endpoint))
     return target.status(world.documents.folder(endpoint.name)).running
@@ -96,7 +129,8 @@ def _shift(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     before = version_of(world, rollout.model, rollout.previous) if rollout.previous else None
     assert version is not None
     try:
-        publish(world, policy, rollout.stage, before, [version])
+        if not _is_told(world, rollout.endpoint, version):  # else the process died after it had moved the traffic
+            publish(world, policy, rollout.stage, before, [version])
         failpoint("deploy:warm")
         publish(world, policy, rollout.stage, version, [before] if before else [])
     except MlplatformError as error:
@@ -149,17 +183,24 @@ def _close_probation(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     if previous and standings.places.get(previous) == STANDBY:
         changes = (Change(previous, STANDBY, RETIRED),)
     _note(world, rollout, Kind.PROBATION_PASSED, step.because, {}, "passed", changes)
+    failpoint("deploy:passed")
     publish(world, policy, rollout.stage, version_of(world, rollout.model, rollout.version), start=False)
     return world.deployments.save(rollout.now_in(Phase.DONE, step.because))
 
 
 def _give_up(world: World, policy: Policy, rollout: Rollout, before: Version | None, why: str) -> Rollout:
-    """Put the traffic back where it was and say why. The server kept its last good document in any case."""
-    failed = world.deployments.save(rollout.now_in(Phase.FAILED, why))
-    _note(world, rollout, Kind.ROLLOUT_FAILED, why, {}, "failed")
+    """Put the traffic back where it was and say why. The server kept its last good document in any case.
+
+    The rollout fails last: if this process dies before, the next one finds it unfinished and the traffic with it.
+    """
     if before:
-        publish(world, policy, rollout.stage, before)
-    return failed
+        try:
+            publish(world, policy, rollout.stage, before)
+        except MlplatformError as error:
+            why = f"{why}; {before.ref} could not be put back: {error}"
+    failpoint("deploy:taken_back")
+    _note(world, rollout, Kind.ROLLOUT_FAILED, why, {}, "failed")
+    return world.deployments.save(rollout.now_in(Phase.FAILED, why))
 
 
 def _note(
@@ -197,6 +238,14 @@ def _endpoint(policy: Policy, stage: str) -> Endpoint:
             hint=f'Add `endpoint = {{{{ name = "{policy.model}" }}}}` to [stages.{stage}] in its policy.',
         )
     return endpoint
+
+
+def _is_told(world: World, endpoint: str, version: Version) -> bool:
+    try:
+        routes = world.documents.routes(endpoint)
+    except ValueError:  # damaged: the next document replaces it
+        return False
+    return routes is not None and [r.digest for r in routes.routes] == [version.digest]
 
 
 def _use(endpoint: Endpoint) -> Use:

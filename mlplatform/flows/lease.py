@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from mlplatform.errors import LeaseHeld, LeaseLost, MlplatformError
-from mlplatform.ports import Lease, Leases
+from mlplatform.ports import Lease, Leases, Progress
 
 
 def owner_name(suffix: str) -> str:
@@ -19,18 +20,29 @@ def owner_name(suffix: str) -> str:
 
 @contextmanager
 def holding(
-    leases: Leases, name: str, owner: str, seconds: float = 60.0, patience: float = 0.0
+    leases: Leases,
+    name: str,
+    owner: str,
+    seconds: float = 60.0,
+    patience: float = 0.0,
+    tell: Progress = lambda line: None,
 ) -> Iterator[Lease]:
-    """Hold a lease for the length of a block; raises LeaseHeld when a living holder keeps it for `patience` seconds."""
-    stop = threading.Event()
+    """Hold a lease for the length of a block; raises LeaseHeld when a living holder keeps it for `patience` seconds.
+
+    `tell` hears once whom it waits for.
+    """
+    stop, waits = threading.Event(), False
     give_up = time.monotonic() + patience
     while True:
         try:
             lease = _acquire(leases, name, owner, seconds)
             break
-        except LeaseHeld:
+        except LeaseHeld as held:
             if time.monotonic() >= give_up:
                 raise
+            if not waits:
+                tell(f"waiting for {held.facts['owner']}, who works on {name}")
+            waits = True
             stop.wait(0.1)
     beat = threading.Thread(target=_renew, args=(leases, lease, seconds, stop), daemon=True)
     beat.start()
@@ -50,6 +62,12 @@ def _acquire(leases: Leases, name: str, owner: str, seconds: float) -> Lease:
         if not is_dead(holder):
             raise
         return leases.seize(name, owner, holder, seconds)
+
+
+def is_held(leases: Leases, name: str, now: datetime) -> bool:
+    """Whether somebody who may be alive works under this lease."""
+    lease = leases.holder(name)
+    return lease is not None and lease.until > now and not is_dead(lease.owner)
 
 
 def is_dead(owner: str) -> bool:

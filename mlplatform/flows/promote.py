@@ -252,7 +252,7 @@ def _open_rollout(
         )
     )
     failpoint("deploy:opened")
-    draft = promotion_draft(wish, Kind.ROLLOUT_OPENED, outcome, (), key=f"rollout:{rollout.id}:opened")
+    draft = promotion_draft(wish, Kind.ROLLOUT_OPENED, outcome, (), key=opened_key(rollout.id))
     world.ledger.append(draft)
     failpoint("deploy:recorded")
     return Outcome(**{**vars(outcome), "status": "rolling_out", "rollout": rollout})

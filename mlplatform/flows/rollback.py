@@ -6,8 +6,8 @@ from mlplatform.domain.ladder import Change, last_good
 from mlplatform.domain.ledger import Actor, Draft, Entry, Kind, tenures
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
-from mlplatform.errors import Refused
-from mlplatform.flows.deploy import publish
+from mlplatform.errors import MlplatformError, Refused
+from mlplatform.flows.deploy import publish, serve_holder
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import Intent
@@ -84,8 +84,21 @@ def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
         _end_rollouts(world, policy, payload["stage"], payload["reason"])
         world.intents.close(intent.key)
         return
+    try:
+        plan_rollback(world, policy, payload["stage"], payload["to"])
+    except MlplatformError as error:
+        _call_off(world, policy, payload["stage"], str(error))
+        world.intents.close(intent.key)
+        return
     actor = Actor(payload["actor"], payload["verified"])
     rollback(world, policy, payload["stage"], actor, payload["reason"], payload["to"], intent.key)
+
+
+def _call_off(world: World, policy: Policy, stage: str, why: str) -> None:
+    """What was to return cannot: the stage's holder answers again."""
+    world.progress(f"a rollback that stopped half-way is called off: {why}")
+    if policy.stage(stage).endpoint:
+        serve_holder(world, policy, stage)
 
 
 def _end_rollouts(world: World, policy: Policy, stage: str, reason: str) -> None:

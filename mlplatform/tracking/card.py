@@ -14,7 +14,6 @@ from mlplatform.ports import Card
 MAX_CHARS = 5000
 """Width of MLflow's description column, which PostgreSQL enforces."""
 HISTORY_LINES = 12
-_SIGNS = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INCONCLUSIVE: "❔", Verdict.ERROR: "⚠️"}
 
 
 def render_card(facts: CardFacts) -> Card:
@@ -59,7 +58,7 @@ def _findings(facts: CardFacts) -> str:
 
 
 def _finding(finding: Finding) -> tuple[str, ...]:
-    sign = f"{_SIGNS[finding.verdict]} {finding.verdict}"
+    sign = f"**{finding.verdict}**"
     measured = "; ".join(map(str, finding.measurements))
     return (finding.gate, sign, measured, finding.limit, finding.because)
 

@@ -120,9 +120,10 @@ class Mlflow:
         """Copy an artifact folder from a server."""
         from mlflow.artifacts import download_artifacts
 
-        self._patiently(
-            lambda: download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=self.uri), None
-        )
+        with self.as_default():  # `models:/` addresses are looked up there, whatever `tracking_uri` says
+            self._patiently(
+                lambda: download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=self.uri), None
+            )
 
     def _connect(self) -> Any:
         from mlflow import MlflowClient

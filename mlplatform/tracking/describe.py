@@ -180,7 +180,7 @@ def _ask_torch(model: Any, matrix: Array) -> Array:
 def _fails(error: Exception) -> UsageError:
     return UsageError(
         what=f"the model fails on its own sample: {type(error).__name__}: {one_line(error)}",
-        hint="Pass the columns it was fitted on, in their order and types; put encoders into a Pipeline with the model.",
+        hint="Pass the columns it was fitted on, in their order and types; put encoders and model into one Pipeline.",
     )
 
 

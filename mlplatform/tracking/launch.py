@@ -1,4 +1,4 @@
-"""`python -m mlplatform.tracking.launch ORDER`: run one MLflow Project here, so that its output is this process's output."""
+"""`python -m mlplatform.tracking.launch ORDER`: run one MLflow Project, so that its output is this process's own."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mlplatform.errors import NotACandidate
@@ -79,16 +80,14 @@ class MlflowRegistry:
         aliases = {name: int(number) for name, number in found.aliases.items()}
         return OutsideView(aliases, frozenset(int(v.version) for v in self._versions(f"name='{model}'")))
 
-    # --- helpers ----------------------------------------------------------------------------------------------------
+    # --- helpers ---
 
     def _ensure_model(self, model: str) -> None:
         try:
             self._mlflow.call("get_registered_model", model)
         except Missing:
-            try:
+            with suppress(Exists):  # somebody else registered its first version at the same moment
                 self._mlflow.call("create_registered_model", model)
-            except Exists:
-                pass  # somebody else registered its first version at the same moment
 
     def _model_id(self, run_id: str) -> str:
         try:

@@ -120,7 +120,7 @@ class MlflowRuns:
         run = self._run(run_id)
         return RunDetails(dict(run.data.params), dict(run.data.metrics))
 
-    # --- training ---------------------------------------------------------------------------------------------------
+    # --- training ---
 
     def _launch(self, order: Path, log: Path) -> int:
         """The launcher's exit code."""
@@ -148,7 +148,7 @@ class MlflowRuns:
                 process.wait()
                 raise
 
-    # --- candidates -------------------------------------------------------------------------------------------------
+    # --- candidates ---
 
     def _run(self, run_id: str) -> Any:
         try:

@@ -110,7 +110,7 @@ def infer_inputs(tables: Sequence[UserRows]) -> tuple[Column, ...]:
     return tuple(Column(name, _common([t.columns[name] for t in tables], name)) for name in first.columns)
 
 
-# --- helpers --------------------------------------------------------------------------------------------------------
+# --- helpers ---
 
 
 def _not_empty(table: UserRows) -> UserRows:

@@ -58,7 +58,7 @@ def _check_formats(found: set[str], wanted: set[str]) -> None:
         raise Unsafe(f"it holds no {' or '.join(sorted(wanted))} model")
 
 
-# --- files ------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -102,7 +102,7 @@ def _relative(path: Path, folder: Path) -> str:
     return folder.name if path == folder else path.relative_to(folder).as_posix()
 
 
-# --- MLmodel ----------------------------------------------------------------------------------------------
+# --- MLmodel ---
 
 
 def _check_mlmodel(path: Path) -> None:

@@ -36,7 +36,7 @@ BUILDERS = frozenset(
         "TypeNode",
     }
 )
-"""Not here: MethodNode, OperatorFuncNode and ConstructorFromReduceNode, which take attributes or call what they name."""
+"""Not here: MethodNode, OperatorFuncNode, ConstructorFromReduceNode: they take attributes or call what they name."""
 
 
 def check(

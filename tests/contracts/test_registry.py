@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.mlflow_stores import fresh_store, make_template, run_with_model, running_server
 
 from mlplatform.errors import NotACandidate
 from mlplatform.ports import Card, Registry
 from mlplatform.testing.fakes.tracking import FakeRegistry
 from mlplatform.tracking.client import Mlflow
 from mlplatform.tracking.registry import MlflowRegistry
+from tests.mlflow_stores import fresh_store, make_template, run_with_model, running_server
 
 CARD = Card("### churn@1\n\n| a | b |\n| --- | --- |\n| 1 | 2 |", {"mlplatform.place": "staging"})
 

@@ -239,7 +239,7 @@ def test_a_folder_without_mlmodel_is_refused(folder: Path) -> None:
     refused(folder, "not an MLflow model folder")
 
 
-# --- torch ------------------------------------------------------------------------------------------------
+# --- torch ---
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +350,7 @@ def test_custom_objects_are_refused(torch_folder: Path, program: bytes) -> None:
     refused(torch_folder, "unknown kind", ("torch",))
 
 
-# --- ONNX -------------------------------------------------------------------------------------------------
+# --- ONNX ---
 
 
 @pytest.fixture
