@@ -27,11 +27,15 @@ def ask(url: str, columns: Columns) -> dict[str, Array]:
         for first in range(0, row_count(columns), ROWS_A_REQUEST):
             part = take(columns, np.arange(first, min(first + ROWS_A_REQUEST, row_count(columns))))
             try:
-                answer = session.post(f"{url}/invocations", data=_body(part), headers=_HEADERS, timeout=TIMEOUT_SECONDS)
+                answer = session.post(
+                    f"{url}/invocations", data=_body(part), headers=_HEADERS, timeout=TIMEOUT_SECONDS
+                )
             except requests.RequestException as error:
                 raise WorldError(what=f"the server at {url} does not answer: {error}") from error
             if answer.status_code != 200:
-                raise Refused(what=f"the server at {url} answered {answer.status_code}: {_message(answer.text)}")
+                raise Refused(
+                    what=f"the server at {url} answered {answer.status_code}: {_message(answer.text)}"
+                )
             batch = answer.json()["predictions"]
             request = answer.headers["Mlplatform-Request-Id"]
             ids += [f"{request}/{row}" for row in range(len(batch))]

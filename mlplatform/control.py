@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,14 +19,21 @@ from uuid import uuid4
 from mlplatform import client
 from mlplatform.config.settings import Settings, load_settings
 from mlplatform.domain.card import CardFacts
-from mlplatform.domain.ladder import Change, Standings, replay
+from mlplatform.domain.ladder import CANDIDATE, Change, Standings, replay
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.version import Version, VersionRef
-from mlplatform.domain.watch import Action, Decision, Window
-from mlplatform.errors import MlplatformError, UnknownName, UsageError, WorldError
+from mlplatform.domain.watch import Decision, Window
+from mlplatform.errors import (
+    LeaseHeld,
+    MlplatformError,
+    StageConflict,
+    UnknownName,
+    UsageError,
+    WorldError,
+)
 from mlplatform.flows import (
     deploy,
     monitor,
@@ -39,20 +46,28 @@ from mlplatform.flows import (
     rollback,
     show,
 )
-from mlplatform.flows.lease import holding, owner_name
+from mlplatform.flows.difference import Difference, bound
+from mlplatform.flows.lease import holding, is_held, owner_name
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
-from mlplatform.flows.reconcile import Difference
 from mlplatform.flows.retrain import Retrained
-from mlplatform.flows.world import World
-from mlplatform.ports import Labelled, Progress, Schedule, Schedules, ServerState, Target
+from mlplatform.flows.world import World, failpoint
+from mlplatform.ports import (
+    Labelled,
+    Lease,
+    Progress,
+    RetrainingRecord,
+    Schedule,
+    Schedules,
+    ServerState,
+    Target,
+)
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.wiring import Wiring
 
 PATIENCE_SECONDS = 30.0
 """How long a command waits for another one that changes the same model."""
-SETTLED = (Phase.PROBATION, Phase.DONE, Phase.FAILED)
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,9 @@ class Platform:
 
     # --- from a run to a version ----------------------------------------------------------------------------------
 
-    def train(self, model: str, parameters: Mapping[str, str] | None = None, project_folder: Path | None = None) -> str:
+    def train(
+        self, model: str, parameters: Mapping[str, str] | None = None, project_folder: Path | None = None
+    ) -> str:
         """Run the project's `main` entry point as a tracked run; its run id."""
         log = self.world.work / f"train-{uuid4().hex[:8]}.log"
         folder = project_folder or self._wiring.project(self.policy(model))
@@ -157,7 +174,9 @@ class Platform:
         wish = Wish(version, stage, self.actor, reason, break_glass, dry_run)
         if dry_run:
             return promote.promote(self.world, self.policy(version.model), wish)
+        expected = self.world.ledger.standings(version.model).holder(stage)
         with self._changing(version.model) as policy:
+            self._demand_holder(version.model, stage, expected)
             return self._promote(policy, wish)
 
     def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
@@ -224,14 +243,12 @@ class Platform:
         """Start the stage's server and let it serve the stage's holder."""
         with self._changing(model) as policy:
             chosen = self._endpoint_stage(policy, stage)
-            holder = self.world.ledger.standings(model).holder(chosen)
-            live = probation.version_of(self.world, model, holder)
-            if live is None:
+            if self.world.ledger.standings(model).holder(chosen) is None:
                 raise UsageError(
                     what=f"no version of {model} is in {chosen}",
                     hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
                 )
-            deploy.publish(self.world, policy, chosen, live)
+            deploy.serve_holder(self.world, policy, chosen, start=True)
         return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
 
     def undeploy(self, model: str, stage: str | None = None) -> str:
@@ -298,6 +315,7 @@ class Platform:
         """Join what came true to what was predicted; labels may come before or after their rows are ingested."""
         self.endpoint(endpoint)
         self.world.observations.ingest(endpoint)
+        failpoint("label:ingested")
         return self.world.observations.label(endpoint, ids, truth)
 
     def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
@@ -307,12 +325,17 @@ class Platform:
             assert endpoint is not None
             watched = monitor.monitor(self.world, policy, endpoint.name, until, keep=act)
             taken_back = self._check_probation(policy) if act else None
+        failpoint("monitor:decided")
         retrained, outcome = None, None
-        if act and not taken_back and (wish := self._unanswered(model)):
-            retrained, outcome = self._retrain(policy, f"trigger: {wish.because}", wish.at)
+        if act and not taken_back:
+            self._take_up(policy)
+            if wish := retrain.unanswered(self.world, model):
+                retrained, outcome = self._retrain(policy, f"trigger: {wish.because}", wish.at)
         return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
 
-    def retrain(self, model: str, cause: str = "manual", forced: bool = True) -> tuple[Retrained, Outcome | None]:
+    def retrain(
+        self, model: str, cause: str = "manual", forced: bool = True
+    ) -> tuple[Retrained, Outcome | None]:
         """Train a challenger on what was captured and let it climb as far as the stages' `auto` says."""
         policy = self.policy(model)
         return self._retrain(policy, cause, self._as_of(policy), forced)
@@ -328,22 +351,25 @@ class Platform:
     # --- keeping it true ------------------------------------------------------------------------------------------
 
     def differences(self, model: str) -> list[Difference]:
-        return reconcile.differences(self.world, self.policy(model))
+        policy = self.policy(model)
+        busy = is_held(self.world.leases, retrain.lease_name(model), self.world.clock.now())
+        left = [] if busy else self._left_retraining(policy)
+        return [*reconcile.differences(self.world, policy), *left]
 
     def reconcile(self, model: str) -> list[Difference]:
-        """Repair what differs between ledger, MLflow, bundles and servers, and advance rollouts that stopped."""
+        """Repair what differs between ledger, MLflow, bundles and servers, and go on with what stopped half-way."""
         policy = self.policy(model)
-        with holding(self.world.leases, f"change:{model}", self.owner, patience=PATIENCE_SECONDS):
+        with self._alone(model):
             found = reconcile.reconcile(self.world, policy)
-            self._follow(policy)
-            project.project(self.world, policy)
-        return found
+        return [*found, *self._take_up(policy)]
 
     def run_job(self, schedule: Schedule) -> str:
         """What a schedule's firing does; one line for the log."""
         verbs: dict[str, Callable[[], str]] = {
             "monitor": lambda: _loop_line(self.monitor(schedule.model)),
-            "retrain": lambda: self.retrain(schedule.model, f"schedule: {schedule.name}", False)[0].record.outcome,
+            "retrain": lambda: (
+                self.retrain(schedule.model, f"schedule: {schedule.name}", False)[0].record.outcome
+            ),
             "reconcile": lambda: f"{len(self.reconcile(schedule.model))} differences",
         }
         if schedule.verb not in verbs:
@@ -356,30 +382,31 @@ class Platform:
     def _changing(self, model: str) -> Iterator[Policy]:
         """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last."""
         policy = self.policy(model)
-        with holding(self.world.leases, f"change:{model}", self.owner, patience=PATIENCE_SECONDS):
-            if reconcile.recover(self.world, policy):
-                self._follow(policy)
+        with self._alone(model):
+            reconcile.recover(self.world, policy)
             yield policy
             project.project(self.world, policy)
+
+    def _alone(self, model: str) -> AbstractContextManager[Lease]:
+        name, tell = f"change:{model}", self.world.progress
+        return holding(self.world.leases, name, self.owner, patience=PATIENCE_SECONDS, tell=tell)
+
+    def _demand_holder(self, model: str, stage: str, expected: int | None) -> None:
+        """A promotion was wished against what held the stage then: of several at once exactly one wins."""
+        holder = self.world.ledger.standings(model).holder(stage)
+        if holder != expected:
+            raise StageConflict(
+                model=model, stage=stage, holder=_number(holder), expected=_number(expected)
+            )
 
     def _promote(self, policy: Policy, wish: Wish) -> Outcome:
         outcome = promote.promote(self.world, policy, wish)
         if outcome.rollout is None:
             return outcome
-        settled = self._settle(policy, outcome.rollout)
+        settled = deploy.follow(self.world, policy, outcome.rollout)
         if settled.phase is Phase.FAILED:
             return Outcome(**{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled})
         return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
-
-    def _settle(self, policy: Policy, rollout: Rollout) -> Rollout:
-        while rollout.phase not in SETTLED:
-            rollout = deploy.advance(self.world, policy, rollout)
-        return rollout
-
-    def _follow(self, policy: Policy) -> None:
-        """Go on with rollouts whose process died between two steps."""
-        for rollout in self.world.deployments.active(policy.model):
-            self._settle(policy, rollout)
 
     def _check_probation(self, policy: Policy) -> Entry | None:
         for rollout in self.world.deployments.active(policy.model):
@@ -399,44 +426,88 @@ class Platform:
         self, policy: Policy, cause: str, as_of: datetime, forced: bool = False
     ) -> tuple[Retrained, Outcome | None]:
         """Training holds no lock but its own: a rollback must not wait for it."""
-        folder = self._wiring.project(policy)
-        done = retrain.retrain(self.world, policy, folder, cause, as_of, self.owner, forced)
-        if done.run_id is None:
-            return done, None
+        self._take_up(policy)
+        with self._training(policy) as held:
+            if held is not None:
+                return retrain.refuse(self.world, policy, cause, as_of, f"single flight: {held}"), None
+            folder = self._wiring.project(policy)
+            done = retrain.retrain(self.world, policy, folder, cause, as_of, forced)
+            if done.run_id is None:
+                return done, None
+            record, outcome = self._bring_in(policy, done.record)
+            return Retrained(done.permit, record, done.run_id, done.rows), outcome
+
+    @contextmanager
+    def _training(self, policy: Policy) -> Iterator[LeaseHeld | None]:
+        """Under the lease of the model's retraining; None, or who holds it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding(self.world.leases, retrain.lease_name(policy.model), self.owner))
+            except LeaseHeld as held:
+                yield held
+                return
+            yield None
+
+    def _bring_in(
+        self, policy: Policy, record: RetrainingRecord
+    ) -> tuple[RetrainingRecord, Outcome | None]:
+        """Register what was trained, let it climb, and keep what became of it."""
+        assert record.run_id
         try:
             with self._changing(policy.model):
-                outcome = self._climb(policy, done.run_id, cause)
+                version, outcome = self._climb(policy, record.run_id, record.cause)
+        except LeaseHeld:
+            raise  # nothing was tried: the next pass brings it in
         except MlplatformError as error:
-            retrain.settle(self.world, done.record, None, False, str(error))
+            retrain.settle(self.world, record, None, False, str(error))
             raise
-        live = outcome is not None and outcome.status == "done" and outcome.stage == policy.live_stage
-        because = outcome.because if outcome else "no stage is `auto`"
-        version = outcome.version.number if outcome else None
-        record = retrain.settle(self.world, done.record, version, live, because)
-        return Retrained(done.permit, record, done.run_id, done.rows), outcome
+        failpoint("retrain:climbed")
+        place = self.world.ledger.standings(policy.model).place(version.number)
+        live = place == (policy.live_stage or policy.ladder.stages[-1])
+        because = outcome.because if outcome else f"it is in {place}" if live else "no stage is `auto`"
+        return retrain.settle(self.world, record, version.number, live, because), outcome
 
-    def _unanswered(self, model: str) -> Decision | None:
-        """The newest window's wish to retrain, unless it was answered: a crash in between must not lose it."""
-        newest = self.world.windows.recent(model, 1)
-        if not newest or newest[0][1].action is not Action.RETRAIN:
-            return None
-        decision = newest[0][1]
-        answered = any(record.at >= decision.at for record in self.world.retrainings.history(model))
-        return None if answered else decision
+    def _take_up(self, policy: Policy) -> list[Difference]:
+        """Go on with a retraining whose process died; what was found."""
+        with self._training(policy) as held:
+            if held is not None:
+                return []
+            found = self._left_retraining(policy)
+            for difference in found:
+                assert difference.mend
+                difference.mend()
+            return found
 
-    def _climb(self, policy: Policy, run_id: str, cause: str) -> Outcome | None:
-        """Register, compress, and promote through the stages that are `auto`; the last outcome."""
+    def _left_retraining(self, policy: Policy) -> list[Difference]:
+        record = retrain.left_behind(self.world, policy.model)
+        if record is None:
+            return []
+        what = f"a retraining stopped half-way ({record.at:%Y-%m-%d %H:%M:%S}, {record.cause})"
+        if record.run_id is None:
+            mend = bound(retrain.bury, self.world, record)
+            return [Difference(policy.model, what, "given up: its training had not ended", mend)]
+        mend = bound(self._bring_in, policy, record)
+        return [Difference(policy.model, what, f"its run {record.run_id[:8]} is brought in", mend)]
+
+    def _climb(self, policy: Policy, run_id: str, cause: str) -> tuple[Version, Outcome | None]:
+        """Register, compress, and promote through the stages that are `auto`; the last outcome.
+
+        Called again after a crash it goes on from where the version stands.
+        """
         version = register.register(self.world, policy.model, run_id, self.actor, cause)
         if policy.retrain.compress and policy.compress.steps:
             version = register.compress(self.world, version, policy.compress.steps, self.actor)
+        place = self.world.ledger.standings(policy.model).place(version.number)
+        if place != CANDIDATE and place not in policy.ladder.stages:
+            return version, None
         outcome = None
-        for stage in policy.ladder.stages:
+        for stage in policy.ladder.stages[policy.ladder.rank(place) + 1 if place != CANDIDATE else 0 :]:
             if not policy.stage(stage).auto:
                 break
             outcome = self._promote(policy, Wish(version, stage, self.actor, cause))
             if outcome.status != "done":
                 break
-        return outcome
+        return version, outcome
 
     # --- small ----------------------------------------------------------------------------------------------------
 
@@ -444,7 +515,9 @@ class Platform:
         chosen = stage or policy.live_stage
         if chosen is None or policy.stage(chosen).endpoint is None:
             raise UsageError(
-                what=f"{policy.model} has no stage with an endpoint" if chosen is None else f"{chosen} has no endpoint",
+                what=f"{policy.model} has no stage with an endpoint"
+                if chosen is None
+                else f"{chosen} has no endpoint",
                 hint=f"Add endpoint = {{{{ name = '{policy.model}' }}}} to a stage of its policy.",
             )
         return chosen
@@ -471,6 +544,10 @@ class Platform:
         endpoint = policy.stage(stage).endpoint if stage else None
         span = self.world.observations.span(endpoint.name, policy.data.time) if endpoint else None
         return span[1] if span and policy.data.time else self.world.clock.now()
+
+
+def _number(holder: int | None) -> int | str:
+    return "none" if holder is None else holder
 
 
 def _loop_line(loop: Loop) -> str:

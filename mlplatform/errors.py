@@ -6,8 +6,9 @@ A refusal by a gate is a result, not an error: see `mlplatform.domain.verdict`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, ClassVar, Iterable
+from typing import Any, ClassVar
 
 DONE, BUG, USAGE, REFUSED, WAITING, CONFLICT, WORLD, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 

@@ -104,7 +104,7 @@ class RetrainingRecord:
     at: datetime
     cause: str
     outcome: str
-    """`started`, `refused: <why>`, `went live`, `did not go live: <why>`, `failed: <why>`."""
+    """`started`, `refused: <why>`, `went live`, `did not go live: <why>`, `failed: <why>`, `died: <why>`."""
     run_id: str | None = None
     version: int | None = None
 
@@ -135,6 +135,9 @@ class Leases(Protocol):
 
     def release(self, lease: Lease) -> None:
         """Give it back; nothing happens when it was lost."""
+
+    def holder(self, name: str) -> Lease | None:
+        """Who took it last and did not give it back; it may have expired."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +219,9 @@ class Registry(Protocol):
     def discard(self, model: str, key: str) -> None:
         """Undo `create`; nothing happens when there is nothing."""
 
-    def project(self, model: str, aliases: Mapping[str, int], cards: Mapping[int, Card]) -> None:
-        """Make MLflow show this. Aliases that are not named and not in `aliases` stay untouched unless ours."""
+    def project(self, model: str, aliases: Mapping[str, int | None], cards: Mapping[int, Card]) -> None:
+        """Make MLflow show this. An alias that is None is removed, whoever set it; one that is not named stays
+        unless it is ours."""
 
     def outside(self, model: str) -> OutsideView: ...
 
@@ -297,6 +301,9 @@ class Bundles(Protocol):
 
     def digests(self) -> list[str]: ...
 
+    def sweep(self) -> int:
+        """Remove what died processes were putting together; how many folders."""
+
 
 class Documents(Protocol):
     """The folder that control plane and servers share; see `mlplatform.domain.routes`."""
@@ -322,7 +329,7 @@ class Tables(Protocol):
     def write(self, path: Path, columns: Columns) -> None: ...
 
     def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
-        """(n,) uint64 over the features only; equal rows give equal digests whatever width their numbers were stored in."""
+        """(n,) uint64 over the features only; equal rows give equal digests, whatever width their numbers have."""
 
 
 @dataclass(frozen=True)

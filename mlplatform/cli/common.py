@@ -21,7 +21,9 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would h
 
 
 def reason_option(required: bool = True) -> Callable[[F], F]:
-    return click.option("--reason", required=required, default=None if required else "", help="Kept in the ledger.")
+    return click.option(
+        "--reason", required=required, default=None if required else "", help="Kept in the ledger."
+    )
 
 
 def platform() -> Platform:

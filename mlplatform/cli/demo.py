@@ -111,7 +111,9 @@ def _drift(stage: Stage) -> None:
                 " rows neither version has seen"
             )
             render.findings(loop.promoted.findings)
-            stage.say(f"promote: {loop.promoted.version.ref} to {loop.promoted.stage}: {loop.promoted.status}")
+            stage.say(
+                f"promote: {loop.promoted.version.ref} to {loop.promoted.stage}: {loop.promoted.status}"
+            )
             return
     raise SystemExit("the monitor saw no lasting fall in six windows: please report this")
 
@@ -152,7 +154,9 @@ def _closing(stage: Stage, folder: Path) -> None:
     stage.note("seconds in all", f"{time.perf_counter() - stage.started:.0f}")
     render.table(("measured", ""), stage.rows)
     report = stage.platform.report(MODEL, stage.platform.settings.home / "reports" / f"{MODEL}.html")
-    click.echo(f"\nreport   {report}\nlook on  cd {folder} && mlplatform history {MODEL}    (or: mlplatform up)")
+    click.echo(
+        f"\nreport   {report}\nlook on  cd {folder} && mlplatform history {MODEL}    (or: mlplatform up)"
+    )
 
 
 # --- the stream -----------------------------------------------------------------------------------------------------
@@ -217,10 +221,14 @@ def _project(folder: Path) -> Path:
 
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).exists():
-            raise UsageError(what=f"{folder} is not empty", hint="Name another folder: mlplatform demo FOLDER")
+            raise UsageError(
+                what=f"{folder} is not empty", hint="Name another folder: mlplatform demo FOLDER"
+            )
         Platform.open(folder).undeploy(MODEL)
         shutil.rmtree(folder)
-    shutil.copytree(projects_folder() / MODEL, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    shutil.copytree(
+        projects_folder() / MODEL, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+    )
     (folder / "mlplatform.toml").write_text('policies = ["policy.toml"]\n')
     (folder / MARK).touch()
     return folder

@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 
 from mlplatform.cli import render
-from mlplatform.cli.common import Moment, dry_run_option, emit, json_option, leave, only_model, platform, reason_option
+from mlplatform.cli.common import (
+    Moment,
+    dry_run_option,
+    emit,
+    json_option,
+    leave,
+    only_model,
+    platform,
+    reason_option,
+)
 
 
 @click.command("list")
@@ -22,8 +31,12 @@ def list_models(as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("-P", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter of the project; repeatable.")
-@click.option("--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another MLflow Project.")
+@click.option(
+    "-P", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter of the project; repeatable."
+)
+@click.option(
+    "--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another MLflow Project."
+)
 @click.option("--register/--no-register", default=True, help="Register what the run logged, too.")
 @json_option
 def train(
@@ -137,7 +150,9 @@ def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool,
 @reason_option()
 @dry_run_option
 @json_option
-def rollback(model: str, stage: str | None, to: int | None, reason: str, dry_run: bool, as_json: bool) -> None:
+def rollback(
+    model: str, stage: str | None, to: int | None, reason: str, dry_run: bool, as_json: bool
+) -> None:
     """Take a stage's version out and put the last good one back: traffic first."""
     p = platform()
     if dry_run:
@@ -150,7 +165,9 @@ def rollback(model: str, stage: str | None, to: int | None, reason: str, dry_run
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--at", type=Moment(), help="Where every version stood at this time (UTC unless it says otherwise).")
+@click.option(
+    "--at", type=Moment(), help="Where every version stood at this time (UTC unless it says otherwise)."
+)
 @click.option("--stage", help="Only what concerns this stage.")
 @json_option
 def history(model: str | None, at: datetime | None, stage: str | None, as_json: bool) -> None:
@@ -165,4 +182,8 @@ def history(model: str | None, at: datetime | None, stage: str | None, as_json: 
         emit(entries, as_json, render.history)
         return
     standings = p.standings_at(name, at)
-    emit({"at": at, "standings": standings, "entries": entries}, as_json, lambda _: render.moment(at, standings, entries))
+    emit(
+        {"at": at, "standings": standings, "entries": entries},
+        as_json,
+        lambda _: render.moment(at, standings, entries),
+    )

@@ -45,7 +45,10 @@ def doctor(as_json: bool) -> None:
     p = platform()
     found = [d for model in p.policies for d in p.differences(model)]
     sources = p.settings.sources()
-    told = [{"model": d.model, "what": d.what, "repair": d.repair, "by_reconcile": d.mend is not None} for d in found]
+    told = [
+        {"model": d.model, "what": d.what, "repair": d.repair, "by_reconcile": d.mend is not None}
+        for d in found
+    ]
     emit({"settings": sources, "differences": told}, as_json, lambda _: _doctor(sources, found))
     leave(3 if found else 0)
 
@@ -127,7 +130,12 @@ def plugins(kind: str | None, as_json: bool) -> None:
 
     if kind and kind not in catalog.kinds():
         raise UnknownName("kind of extension", kind, catalog.kinds())
-    rows = [(k, name, place) for k in catalog.kinds() if kind in (None, k) for name, place in catalog.names(k).items()]
+    rows = [
+        (k, name, place)
+        for k in catalog.kinds()
+        if kind in (None, k)
+        for name, place in catalog.names(k).items()
+    ]
     emit(rows, as_json, lambda r: render.table(("kind", "name", "from"), r))
 
 

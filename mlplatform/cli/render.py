@@ -24,7 +24,9 @@ _STATUS = {"done": "green", "rolling_out": "green", "refused": "red", "error": "
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from tabulate import tabulate
 
-    click.echo(tabulate([[str(c) for c in row] for row in rows], head, tablefmt="plain", disable_numparse=True))
+    click.echo(
+        tabulate([[str(c) for c in row] for row in rows], head, tablefmt="plain", disable_numparse=True)
+    )
 
 
 def when(moment: datetime) -> str:
@@ -70,7 +72,9 @@ def history(entries: Sequence[Entry]) -> None:
         moves = ", ".join(f"{c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
         who = draft.actor.name + ("" if draft.actor.verified else " (unverified)")
         flag = "BREAK-GLASS " if draft.data.get("break_glass") else ""
-        rows.append((item.seq, when(item.at), draft.kind.value, draft.version, moves, who, flag + draft.reason))
+        rows.append(
+            (item.seq, when(item.at), draft.kind.value, draft.version, moves, who, flag + draft.reason)
+        )
     table(("#", "time (UTC)", "what", "version", "moves", "who", "why"), rows)
 
 
@@ -86,7 +90,9 @@ def board(models: dict[str, tuple[Any, list[Version]]], ladders: Mapping[str, Se
 def card(item: CardFacts) -> None:
     version(item.version)
     click.echo(f"place     {item.place}")
-    click.echo(f"author    {item.version.author}, cause {item.version.cause}, {when(item.version.created_at)}")
+    click.echo(
+        f"author    {item.version.author}, cause {item.version.cause}, {when(item.version.created_at)}"
+    )
     if item.evaluation:
         click.echo(f"evaluated {item.evaluation.details.get('source', '')}")
         for measurement in item.evaluation.measurements:
@@ -116,7 +122,9 @@ def endpoints(items: Sequence[EndpointState]) -> None:
 
 def loop(item: Loop) -> None:
     seen = item.watched.ingested
-    click.echo(f"ingested {seen.rows} rows of {seen.blocks} blocks, {item.watched.pending_labels} labels pending")
+    click.echo(
+        f"ingested {seen.rows} rows of {seen.blocks} blocks, {item.watched.pending_labels} labels pending"
+    )
     for window, decision in item.watched.windows:
         click.echo(
             f"{when(window.start)} .. {when(window.end)}  version {window.version}  {window.rows} rows,"
@@ -141,7 +149,9 @@ def differences(items: Sequence[Difference]) -> None:
 def _entry_line(item: Entry) -> str:
     draft = item.draft
     moves = ", ".join(f"version {c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
-    return f"{draft.model}: {draft.kind.value.replace('_', ' ')} ({draft.reason})" + (f"; {moves}" if moves else "")
+    return f"{draft.model}: {draft.kind.value.replace('_', ' ')} ({draft.reason})" + (
+        f"; {moves}" if moves else ""
+    )
 
 
 def moment(at: datetime, standings: Any, entries: Sequence[Entry]) -> None:

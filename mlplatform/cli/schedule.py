@@ -90,5 +90,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         item, last = row["schedule"], row["last"]
         done = f"{render.when(last.due_at)}: {last.outcome or 'running'}" if last else "-"
-        cells.append((item.name, item.verb, item.model, item.cron, item.timezone, render.when(row["next"]), done))
+        cells.append(
+            (item.name, item.verb, item.model, item.cron, item.timezone, render.when(row["next"]), done)
+        )
     render.table(("name", "verb", "model", "cron", "time zone", "next (UTC)", "last"), cells)

@@ -71,7 +71,11 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
         from mlplatform.data.tables import ParquetTables
 
         ParquetTables().write(out, answers)
-        emit({"rows": len(answers["prediction"]), "path": str(out)}, as_json, lambda r: click.echo(f"wrote {out}"))
+        emit(
+            {"rows": len(answers["prediction"]), "path": str(out)},
+            as_json,
+            lambda r: click.echo(f"wrote {out}"),
+        )
         return
     emit({name: values.tolist() for name, values in answers.items()}, as_json, lambda _: _print(answers))
 

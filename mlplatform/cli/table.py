@@ -35,5 +35,7 @@ COMMANDS: dict[str, Lazy] = {
     "reconcile": Lazy(_AT + "project:reconcile", "Repair what differs from the ledger.", "Keep"),
     "policy": Lazy(_AT + "project:policy", "Check a policy, or print its schema.", "Keep"),
     "db": Lazy(_AT + "project:db", "Our own database: upgrade, status.", "Keep"),
-    "plugins": Lazy(_AT + "project:plugins", "Gates, techniques, metrics and what else is installed.", "Keep"),
+    "plugins": Lazy(
+        _AT + "project:plugins", "Gates, techniques, metrics and what else is installed.", "Keep"
+    ),
 }

@@ -8,12 +8,23 @@ from pathlib import Path
 import click
 
 from mlplatform.cli import render
-from mlplatform.cli.common import Moment, dry_run_option, emit, json_option, leave, only_model, platform, read_table
+from mlplatform.cli.common import (
+    Moment,
+    dry_run_option,
+    emit,
+    json_option,
+    leave,
+    only_model,
+    platform,
+    read_table,
+)
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--until", type=Moment(), help="Close windows up to this time; default: the newest captured row.")
+@click.option(
+    "--until", type=Moment(), help="Close windows up to this time; default: the newest captured row."
+)
 @dry_run_option
 @json_option
 def monitor(model: str | None, until: datetime | None, dry_run: bool, as_json: bool) -> None:
@@ -68,7 +79,9 @@ def label(endpoint: str, labels: Path, id_column: str, column: str, as_json: boo
 def retrain(model: str | None, cause: str, governed: bool, as_json: bool) -> None:
     """Train a challenger with captured, labelled rows and let it climb as far as the policy's `auto` says."""
     retrained, outcome = platform().retrain(only_model(model), cause, forced=not governed)
-    emit({"retrained": retrained, "outcome": outcome}, as_json, lambda _: click.echo(retrained.record.outcome))
+    emit(
+        {"retrained": retrained, "outcome": outcome}, as_json, lambda _: click.echo(retrained.record.outcome)
+    )
     if outcome and not as_json:
         render.outcome(outcome)
     leave(0 if retrained.permit.allowed else 3)

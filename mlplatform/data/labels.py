@@ -20,7 +20,7 @@ from mlplatform.stats.spec import is_null
 LABEL_ROWS = 262_144
 """A file of labels is filled up to this."""
 SCHEMA = pa.schema([("id", pa.string()), ("label", pa.string())])
-NOTHING = SCHEMA.empty_table()
+NOTHING = pa.Table.from_batches([], SCHEMA)  # `empty_table` would load pandas
 
 
 def to_table(ids: Iterable[Any], truth: Iterable[Any]) -> pa.Table:

@@ -59,7 +59,9 @@ class Routes:
         """Read a document; ValueError when it is not one."""
         try:
             d = json.loads(raw)
-            capture: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d["capture"].items()}
+            capture: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in d["capture"].items()
+            }
             return cls(
                 endpoint=d["endpoint"],
                 generation=d["generation"],

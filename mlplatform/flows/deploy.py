@@ -129,7 +129,9 @@ def _shift(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     before = version_of(world, rollout.model, rollout.previous) if rollout.previous else None
     assert version is not None
     try:
-        if not _is_told(world, rollout.endpoint, version):  # else the process died after it had moved the traffic
+        if not _is_told(
+            world, rollout.endpoint, version
+        ):  # else the process died after it had moved the traffic
             publish(world, policy, rollout.stage, before, [version])
         failpoint("deploy:warm")
         publish(world, policy, rollout.stage, version, [before] if before else [])

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlplatform.domain.canonical import digest
 from mlplatform.domain.duration import duration
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.verdict import Evaluation, Finding, Measurement, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError

@@ -46,15 +46,20 @@ def monitor(
     of what was read.
     """
     ingested = world.observations.ingest(endpoint)
-    seen: list[tuple[Window, Decision]] = []
-    for start, end in _due(world, policy, endpoint, until):
-        if window := _measure(world, policy, endpoint, start, end):
-            earlier = [w for w, _ in world.windows.recent(policy.model, 100) if w.end < window.end]
-            decision = decide([*earlier, window], _triggered(world, policy, [*earlier, window]))
-            if keep:
-                world.windows.save(window, decision)
-            seen.append((window, decision))
+    read = [w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))]
+    known = {w.start: w for w, _ in world.windows.recent(policy.model, 100) if w.endpoint == endpoint}
+    known |= {w.start: w for w in read}
+    # The newest one's decision may rest on an earlier one that was read again.
+    decided = sorted({w.start for w in read} | ({max(known)} if read else set()))
+    seen = [(known[start], _decide(world, policy, [known[s] for s in sorted(known) if s <= start])) for start in decided]
+    if keep:
+        for window, decision in seen:
+            world.windows.save(window, decision)
     return Watched(ingested, tuple(seen), world.observations.pending(endpoint))
+
+
+def _decide(world: World, policy: Policy, windows: Sequence[Window]) -> Decision:
+    return decide(windows, _triggered(world, policy, windows))
 
 
 # --- windows ------------------------------------------------------------------------------------------------------

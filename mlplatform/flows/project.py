@@ -24,7 +24,8 @@ def project(world: World, policy: Policy) -> int:
         return 0
     standings = world.ledger.standings(policy.model)
     entries = world.ledger.entries(policy.model)
-    aliases = {place: v for v, place in standings.places.items() if is_stage(place)}
+    empty: dict[str, int | None] = dict.fromkeys(policy.ladder.stages)
+    aliases = empty | {place: v for v, place in standings.places.items() if is_stage(place)}
     held = {v for v, place in standings.places.items() if is_stage(place) or place == STANDBY}
     wanted = held | {c.version for e in entries[-NEWEST:] for c in e.draft.changes}
     wanted |= {e.draft.version for e in entries[-NEWEST:]}

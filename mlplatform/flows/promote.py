@@ -16,6 +16,7 @@ from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.verdict import Finding, Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused
+from mlplatform.flows.deploy import opened_key
 from mlplatform.flows.evaluate import Judgement, judge
 from mlplatform.flows.world import World, failpoint
 
@@ -124,6 +125,7 @@ def approve(world: World, policy: Policy, wish: Wish) -> Entry:
             hint="Set `approvals = {{ count = ..., unverified = true }}` in the policy to count approvals from a terminal.",
         )
     data = {"approval": plain(approval)}
+    failpoint("approve:judged")
     return world.ledger.append(
         Draft(
             policy.model,

@@ -75,7 +75,9 @@ def _half_done(world: World, policy: Policy, alone: bool) -> list[Difference]:
     for rollout in world.deployments.active(policy.model):
         if rollout.phase is not Phase.PROBATION:
             what = f"the rollout of {policy.model}@{rollout.version} stopped half-way ({rollout.phase})"
-            found.append(Difference(policy.model, what, "brought to its end", bound(deploy.resume, world, policy)))
+            found.append(
+                Difference(policy.model, what, "brought to its end", bound(deploy.resume, world, policy))
+            )
     return found
 
 
@@ -144,7 +146,10 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
         target: Target = world.build("target", Use(endpoint.target))
         folder = world.documents.folder(endpoint.name)
         if (folder / "server.json").exists() and not target.status(folder).running:
-            what, mend = f"the server of endpoint {endpoint.name} died", bound(deploy.start_server, world, policy, stage)
+            what, mend = (
+                f"the server of endpoint {endpoint.name} died",
+                bound(deploy.start_server, world, policy, stage),
+            )
             found.append(Difference(policy.model, what, "started again", mend))
     return found
 

@@ -53,6 +53,7 @@ def register(world: World, model: str, run_id: str, actor: Actor, cause: str = "
     with world.bundles.stage() as staged:
         candidate = world.runs.candidate(run_id, staged / "download")
         world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+        failpoint("register:downloaded")
         manifest = _freeze_candidate(world, candidate, staged)
     failpoint("register:frozen")
     reason = f"run {run_id[:8]}, cause {cause}"
@@ -186,6 +187,7 @@ def _apply(world: World, digest: str, steps: Sequence[Use]) -> tuple[Manifest, d
             for name in ("sample.json", "reference.json"):
                 shutil.copyfile(source / name, folder / name)
             source, manifest = folder, _child(manifest, made)
+        failpoint("compress:made")
         frozen = world.bundles.freeze(source, manifest)
     for name in EVIDENCE:
         shutil.copyfile(world.bundles.evidence(digest) / name, world.bundles.evidence(frozen.digest) / name)

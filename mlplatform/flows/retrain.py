@@ -10,13 +10,20 @@ from uuid import uuid4
 
 from mlplatform.domain.governor import Permit, Retraining, may_retrain
 from mlplatform.domain.policy import Policy
-from mlplatform.errors import LeaseHeld, MlplatformError
+from mlplatform.domain.watch import Action, Decision
+from mlplatform.errors import MlplatformError
 from mlplatform.flows.evaluate import labelled_window
-from mlplatform.flows.lease import holding
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import RetrainingRecord
 
-STARTED, REFUSED, LIVE, LOST, FAILED = "started", "refused", "went live", "did not go live", "failed"
+STARTED, REFUSED, LIVE, LOST, FAILED, DIED = (
+    "started",
+    "refused",
+    "went live",
+    "did not go live",
+    "failed",
+    "died",
+)
 
 
 @dataclass(frozen=True)
@@ -31,23 +38,55 @@ class Retrained:
 
 
 def retrain(
-    world: World, policy: Policy, project: Path, cause: str, as_of: datetime, owner: str, forced: bool = False
+    world: World, policy: Policy, project: Path, cause: str, as_of: datetime, forced: bool = False
 ) -> Retrained:
-    """Run the project's `main` entry point with the captured, labelled rows; at most one at a time.
+    """Run the project's `main` entry point with the captured, labelled rows.
 
-    The newest labelled rows, which the evaluation will use, are kept back. Raises TrainingFailed, LeaseHeld.
+    The caller holds the lease `lease_name(model)` until the challenger is settled: at most one at a time. The newest
+    labelled rows, which the evaluation will use, are kept back. Raises TrainingFailed.
     """
     permit = may_retrain(
         past(world.retrainings.history(policy.model)), policy.retrain.governor, as_of, forced
     )
-    record = RetrainingRecord(uuid4().hex, policy.model, as_of, cause, STARTED)
     if not permit.allowed:
-        return _refuse(world, record, permit)
-    try:
-        with holding(world.leases, f"retrain:{policy.model}", owner):
-            return _train(world, policy, project, record, permit)
-    except LeaseHeld as error:
-        return _refuse(world, record, Permit(False, f"single flight: {error}"))
+        return refuse(world, policy, cause, as_of, permit.because)
+    return _train(world, policy, project, RetrainingRecord(uuid4().hex, policy.model, as_of, cause, STARTED), permit)
+
+
+def refuse(world: World, policy: Policy, cause: str, as_of: datetime, because: str) -> Retrained:
+    """Keep a wish that was not granted, with the reason."""
+    record = RetrainingRecord(uuid4().hex, policy.model, as_of, cause, f"{REFUSED}: {because}")
+    world.retrainings.save(record)
+    return Retrained(Permit(False, because), record)
+
+
+def lease_name(model: str) -> str:
+    """The lease of a model's retraining, from its start until its challenger is settled."""
+    return f"retrain:{model}"
+
+
+def left_behind(world: World, model: str) -> RetrainingRecord | None:
+    """The retraining that was started and never settled. Whoever holds the lease knows that its process is gone."""
+    return next((r for r in world.retrainings.history(model) if r.outcome == STARTED), None)
+
+
+def bury(world: World, record: RetrainingRecord) -> None:
+    """A retraining whose process died before its training ended counts neither as an answer nor as a loss."""
+    world.retrainings.save(replace(record, outcome=f"{DIED}: its process ended before its training did"))
+
+
+def unanswered(world: World, model: str) -> Decision | None:
+    """The newest window's wish to retrain, unless it was answered: a crash in between must not lose it.
+
+    A wish whose retraining died is tried once more.
+    """
+    newest = world.windows.recent(model, 1)
+    if not newest or newest[0][1].action is not Action.RETRAIN:
+        return None
+    decision = newest[0][1]
+    answers = [r for r in world.retrainings.history(model) if r.at >= decision.at]
+    died = [r for r in answers if r.outcome.startswith(DIED)]
+    return decision if len(answers) == len(died) < 2 else None
 
 
 def settle(
@@ -61,16 +100,18 @@ def settle(
 
 
 def past(records: Sequence[RetrainingRecord]) -> list[Retraining]:
-    """Records as the governor reads them; refused ones did not happen."""
+    """Records as the governor reads them; refused ones and those whose process died did not happen."""
     verdicts = {LIVE: True, LOST: False, FAILED: False}
     return [
         Retraining(r.at, verdicts.get(r.outcome.split(":")[0]))
         for r in records
-        if not r.outcome.startswith(REFUSED)
+        if not r.outcome.startswith((REFUSED, DIED))
     ]
 
 
-def _train(world: World, policy: Policy, project: Path, record: RetrainingRecord, permit: Permit) -> Retrained:
+def _train(
+    world: World, policy: Policy, project: Path, record: RetrainingRecord, permit: Permit
+) -> Retrained:
     world.retrainings.save(record)
     failpoint("retrain:started")
     try:
@@ -86,12 +127,6 @@ def _train(world: World, policy: Policy, project: Path, record: RetrainingRecord
     trained = replace(record, run_id=run_id)
     world.retrainings.save(trained)
     return Retrained(permit, trained, run_id, rows)
-
-
-def _refuse(world: World, record: RetrainingRecord, permit: Permit) -> Retrained:
-    refused = replace(record, outcome=f"{REFUSED}: {permit.because}")
-    world.retrainings.save(refused)
-    return Retrained(permit, refused)
 
 
 def _extra_data(world: World, policy: Policy, name: str) -> tuple[Path | None, int]:

@@ -55,7 +55,7 @@ def rollback(
     world.intents.open(Intent(key, "rollback", policy.model, payload, world.clock.now()))
     failpoint("rollback:intent")
     if policy.stage(stage).endpoint:
-        publish(world, policy, stage, version_of(world, policy.model, target), start=False)
+        _shift(world, policy, stage, target, key)
         failpoint("rollback:shifted")
     entry = world.ledger.append(
         Draft(
@@ -84,21 +84,28 @@ def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
         _end_rollouts(world, policy, payload["stage"], payload["reason"])
         world.intents.close(intent.key)
         return
-    try:
-        plan_rollback(world, policy, payload["stage"], payload["to"])
-    except MlplatformError as error:
-        _call_off(world, policy, payload["stage"], str(error))
-        world.intents.close(intent.key)
-        return
     actor = Actor(payload["actor"], payload["verified"])
-    rollback(world, policy, payload["stage"], actor, payload["reason"], payload["to"], intent.key)
+    try:
+        rollback(world, policy, payload["stage"], actor, payload["reason"], payload["to"], intent.key)
+    except Refused as error:  # its target was damaged meanwhile
+        _call_off(world, policy, payload["stage"], intent.key, str(error))
 
 
-def _call_off(world: World, policy: Policy, stage: str, why: str) -> None:
+def _shift(world: World, policy: Policy, stage: str, target: int, key: str) -> None:
+    """Traffic to the target; where the server cannot follow, the present version goes on and the rollback is off."""
+    try:
+        publish(world, policy, stage, version_of(world, policy.model, target), start=False)
+    except MlplatformError as error:
+        _call_off(world, policy, stage, key, str(error))
+        raise
+
+
+def _call_off(world: World, policy: Policy, stage: str, key: str, why: str) -> None:
     """What was to return cannot: the stage's holder answers again."""
-    world.progress(f"a rollback that stopped half-way is called off: {why}")
+    world.progress(f"the rollback is called off: {why}")
     if policy.stage(stage).endpoint:
         serve_holder(world, policy, stage)
+    world.intents.close(key)
 
 
 def _end_rollouts(world: World, policy: Policy, stage: str, reason: str) -> None:

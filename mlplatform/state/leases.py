@@ -77,6 +77,11 @@ class SqlLeases:
     def release(self, lease: Lease) -> None:
         self._database.write(lambda c: c.execute(update(leases).where(_held(lease)).values(owner=None)))
 
+    def holder(self, name: str) -> Lease | None:
+        query = select(leases).where(leases.c.name == name, leases.c.owner.is_not(None))
+        row = self._database.read(lambda c: c.execute(query).first())
+        return Lease(row.name, row.owner, row.fence, row.until) if row else None
+
 
 def demand_lease(connection: Connection, lease: Lease) -> None:
     """Refuse to go on in this transaction unless the lease is still ours. Raises LeaseLost.

@@ -52,7 +52,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a model answers. `predictions` is (n,) or (n, k), as its task's `output` says; `scores` (n, classes) or None."""
+    """What a model answers: `predictions` (n,) or (n, k), as its task's `output` says; `scores` (n, classes)."""
 
     predictions: Array
     scores: Array | None = None

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import bdtrc, ndtr, ndtri, stdtr, stdtrit
 
+from mlplatform.stats import special
 from mlplatform.stats.arrays import Array, Floats, Ints
 from mlplatform.stats.auc import Auc, auc_of, binary_auc
 from mlplatform.stats.labels import Answers
@@ -112,13 +112,13 @@ def mcnemar(
     n, gained, lost = len(old), int((new & ~old).sum()), int((old & ~new).sum())
     if n == 0:
         return _undecided(0, "tango", confidence, margin)
-    z = float(ndtri(confidence))
+    z = float(special.ndtri(confidence))
     low = tango_bound(gained, lost, n, z)
     high = -tango_bound(lost, gained, n, z)
     better, worse = _exact(gained, lost), _exact(lost, gained)
     low = low if better <= 1 - confidence else min(low, 0.0)
     high = high if worse <= 1 - confidence else max(high, 0.0)
-    p_value = float(ndtr(-tango_z(gained, lost, n, -margin))) if margin > 0 else better
+    p_value = float(special.ndtr(-tango_z(gained, lost, n, -margin))) if margin > 0 else better
     share = max(gained + lost, 1) / n
     spread = math.sqrt(max(share - ((gained - lost) / n) ** 2, 0.0))
     needed = _n_needed(spread, margin, confidence)
@@ -200,7 +200,7 @@ def tango_bound(gained: int, lost: int, n: int, z: float) -> float:
 
 def _exact(gained: int, lost: int) -> float:
     """Chance of at least `gained` of the discordant pairs when both models are equally good."""
-    return float(bdtrc(gained - 1, gained + lost, 0.5)) if gained > 0 else 1.0
+    return float(special.bdtrc(gained - 1, gained + lost, 0.5)) if gained > 0 else 1.0
 
 
 def _delong(old: Auc, new: Auc, truth: Ints, margin: float, confidence: float) -> Comparison:
@@ -213,8 +213,8 @@ def _delong(old: Auc, new: Auc, truth: Ints, margin: float, confidence: float) -
     squares = np.asarray(np.bincount(truth, (new.influence - old.influence) ** 2), np.float64)
     error = math.sqrt(max(float(squares.sum()), (LEAST_MOVE / fewest / areas) ** 2))
     freedom = _satterthwaite(squares[per_class > 0], per_class[per_class > 0])
-    reach = float(stdtrit(freedom, confidence)) * error
-    p_value = float(stdtr(freedom, -(estimate + margin) / error))
+    reach = float(special.stdtrit(freedom, confidence)) * error
+    p_value = float(special.stdtr(freedom, -(estimate + margin) / error))
     needed = _n_needed(error * math.sqrt(n), margin, confidence)
     return Comparison(
         estimate, estimate - reach, estimate + reach, confidence, n, "delong", p_value, needed, margin
@@ -296,7 +296,7 @@ def _from_bootstrap(boot: Bootstrap, margin: float, confidence: float, least: fl
     """`least`: the effect of one flipped answer. Bounds reach at least as far as Tango's do when no answer
     differs.
     """
-    z_squared = float(ndtri(confidence)) ** 2
+    z_squared = float(special.ndtri(confidence)) ** 2
     reach = least * z_squared * boot.n / (boot.n + z_squared)
 
     def lower(level: float) -> float:
@@ -337,7 +337,7 @@ def _n_needed(spread: float, margin: float, confidence: float) -> int | None:
     """
     if margin <= 0:
         return None
-    return max(1, math.ceil((float(ndtri(confidence) + ndtri(POWER)) * spread / margin) ** 2))
+    return max(1, math.ceil((float(special.ndtri(confidence) + special.ndtri(POWER)) * spread / margin) ** 2))
 
 
 def _undecided(n: int, test: str, confidence: float, margin: float) -> Comparison:

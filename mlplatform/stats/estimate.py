@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit, ndtri, stdtrit
 
 from mlplatform.errors import UsageError
+from mlplatform.stats import special
 from mlplatform.stats.arrays import Array, Floats, Ints
 from mlplatform.stats.auc import auc_of
 from mlplatform.stats.calibrate import Calibrator, isotonic
@@ -78,7 +78,7 @@ def wilson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
     """
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, confidence)
-    z_squared = float(ndtri(0.5 + confidence / 2)) ** 2
+    z_squared = float(special.ndtri(0.5 + confidence / 2)) ** 2
     share = hits / n
     centre = (share + z_squared / (2 * n)) / (1 + z_squared / n)
     reach = math.sqrt(z_squared * (share * (1 - share) / n + z_squared / (4 * n * n))) / (1 + z_squared / n)
@@ -171,7 +171,7 @@ class QualityEstimator:
         """The labels' own chance plus the error of the calibration, both shrinking with their rows."""
         n, value = len(chances), float(chances.mean())
         error = math.sqrt(float((chances * (1 - chances)).mean()) / n + self.residual_variance / self.rows)
-        reach = float(ndtri(0.5 + confidence / 2)) * error
+        reach = float(special.ndtri(0.5 + confidence / 2)) * error
         return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), n, confidence)
 
 
@@ -189,7 +189,7 @@ def estimate_accuracy(
 
 def _mean_interval(losses: Floats, confidence: float) -> Estimate:
     n, value = len(losses), float(losses.mean())
-    reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(losses.std(ddof=1)) / math.sqrt(n)
+    reach = float(special.stdtrit(n - 1, 0.5 + confidence / 2)) * float(losses.std(ddof=1)) / math.sqrt(n)
     return Estimate(value, value - reach, value + reach, n, confidence)
 
 
@@ -200,13 +200,13 @@ def _auc_interval(truth: Ints, scores: Floats, confidence: float) -> Estimate:
         return Estimate(area.value, 0.0, 1.0, n, confidence)
     least = 0.5 / int(per_class[per_class > 0].min())
     error = max(math.sqrt(float((area.influence**2).sum())), least)
-    z = float(ndtri(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     if not 0 < area.value < 1:
         return Estimate(
             area.value, max(0.0, area.value - z * error), min(1.0, area.value + z * error), n, confidence
         )
     reach = z * error / (area.value * (1 - area.value))
-    low, high = expit(logit(area.value) - reach), expit(logit(area.value) + reach)
+    low, high = special.expit(special.logit(area.value) - reach), special.expit(special.logit(area.value) + reach)
     return Estimate(area.value, float(low), float(high), n, confidence)
 
 

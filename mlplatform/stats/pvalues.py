@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import bdtrc, chdtrc, gammaln, kolmogorov, ndtr
 
+from mlplatform.stats import special
 from mlplatform.stats.arrays import Array, Bools, Floats
 from mlplatform.stats.distance import ks
 
@@ -23,7 +23,7 @@ def kolmogorov_smirnov(a: Array, b: Array) -> float:
     if not n or not m:
         return 1.0
     root = math.sqrt(n * m / (n + m))
-    return float(kolmogorov((root + 0.12 + 0.11 / root) * ks(a, b)))
+    return float(special.kolmogorov((root + 0.12 + 0.11 / root) * ks(a, b)))
 
 
 def rank_shift(a: Array, b: Array) -> float:
@@ -40,7 +40,7 @@ def rank_shift(a: Array, b: Array) -> float:
     midranks = np.cumsum(both) - (both - 1) / 2
     centred = float((midranks - (total + 1) / 2) @ b)
     variance = n * m / 12 * (total + 1 - float((both**3 - both).sum()) / (total * (total - 1)))
-    return float(2 * ndtr(-abs(centred) / math.sqrt(variance))) if variance > 1e-9 * total else 1.0
+    return float(2 * special.ndtr(-abs(centred) / math.sqrt(variance))) if variance > 1e-9 * total else 1.0
 
 
 def pooled_chi2(a: Array, b: Array, least_expected: float = LEAST_EXPECTED) -> float:
@@ -55,7 +55,7 @@ def pooled_chi2(a: Array, b: Array, least_expected: float = LEAST_EXPECTED) -> f
     if len(a) < 2:
         return 1.0
     statistic = ((math.sqrt(m / n) * a - math.sqrt(n / m) * b) ** 2 / (a + b)).sum()
-    return float(chdtrc(len(a) - 1, statistic))
+    return float(special.chdtrc(len(a) - 1, statistic))
 
 
 def two_shares(hits_a: int, n: int, hits_b: int, m: int) -> float:
@@ -71,12 +71,12 @@ def two_shares(hits_a: int, n: int, hits_b: int, m: int) -> float:
         return _hypergeometric(hits_b, hits, n, m)
     share = hits / total
     spread = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
-    return float(2 * ndtr(-abs(hits_a / n - hits_b / m) / spread))
+    return float(2 * special.ndtr(-abs(hits_a / n - hits_b / m) / spread))
 
 
 def above_share(hits: int, n: int, share: float) -> float:
     """Chance of at least `hits` in n rows at this share: the exact upper binomial tail."""
-    return float(bdtrc(hits - 1, n, min(share, 1.0))) if hits > 0 else 1.0
+    return float(special.bdtrc(hits - 1, n, min(share, 1.0))) if hits > 0 else 1.0
 
 
 def beyond_extreme(hits: int, m: int, n: int) -> float:
@@ -92,7 +92,12 @@ def beyond_extreme(hits: int, m: int, n: int) -> float:
     if hits <= 0 or not n:
         return 1.0
     return float(
-        np.exp(gammaln(m + 1) - gammaln(m - hits + 1) - gammaln(n + m + 1) + gammaln(n + m - hits + 1))
+        np.exp(
+            special.gammaln(m + 1)
+            - special.gammaln(m - hits + 1)
+            - special.gammaln(n + m + 1)
+            + special.gammaln(n + m - hits + 1)
+        )
     )
 
 
@@ -167,4 +172,4 @@ def _hypergeometric(hits: int, marked: int, n: int, m: int) -> float:
 
 
 def _log_choose(n: int, k: Array) -> Floats:
-    return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
+    return np.asarray(special.gammaln(n + 1.0) - special.gammaln(k + 1.0) - special.gammaln(n - k + 1.0))

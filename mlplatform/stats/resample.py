@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
 
+from mlplatform.stats import special
 from mlplatform.stats.arrays import Floats, Ints
 
 RESAMPLES = 2_000
@@ -42,8 +42,8 @@ class Bootstrap:
         """
         if self.values.min() == self.values.max():
             return float(self.values[0])
-        z = self._bias + math.sqrt(self.n / (self.n - 1)) * float(stdtrit(self.n - 1, level))
-        share = ndtr(self._bias + z / max(1 - self.acceleration * z, 1e-3))
+        z = self._bias + math.sqrt(self.n / (self.n - 1)) * float(special.stdtrit(self.n - 1, level))
+        share = special.ndtr(self._bias + z / max(1 - self.acceleration * z, 1e-3))
         return float(np.quantile(self.values, float(share)))
 
     def studentized_bound(self, level: float) -> float:
@@ -53,13 +53,13 @@ class Bootstrap:
 
     def student_bound(self, level: float) -> float:
         """The same by Student's t, with fewer degrees of freedom where few rows carry the variance."""
-        return self.estimate + float(stdtrit(self.freedom, level)) * self.standard_error
+        return self.estimate + float(special.stdtrit(self.freedom, level)) * self.standard_error
 
     @property
     def _bias(self) -> float:
         below = (self.values < self.estimate).mean() + (self.values == self.estimate).mean() / 2
         least = 0.5 / len(self.values)
-        return float(ndtri(min(max(float(below), least), 1 - least)))
+        return float(special.ndtri(min(max(float(below), least), 1 - least)))
 
 
 def bootstrap_means(

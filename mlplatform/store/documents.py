@@ -47,6 +47,8 @@ class FolderDocuments:
         folder = self.folder(routes.endpoint)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "routes.lock"):
+            for left in folder.glob(".routes.json.*.tmp"):  # by a process that was killed: we hold the lock
+                left.unlink(missing_ok=True)
             published = replace(routes, generation=self._newest_generation(routes.endpoint) + 1)
             _replace_durably(folder / "routes.json", published.encode())
         return published

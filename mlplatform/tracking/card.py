@@ -8,7 +8,7 @@ from datetime import datetime
 from mlplatform.domain.approval import Tally
 from mlplatform.domain.card import CardFacts
 from mlplatform.domain.ledger import Entry, Kind
-from mlplatform.domain.verdict import Finding, Measurement, Verdict, worst
+from mlplatform.domain.verdict import Finding, Measurement, worst
 from mlplatform.ports import Card
 
 MAX_CHARS = 5000

@@ -52,22 +52,23 @@ class MlflowRegistry:
         for number in numbers:
             self._delete(model, number)
 
-    def project(self, model: str, aliases: Mapping[str, int], cards: Mapping[int, Card]) -> None:
-        """Make MLflow show this. Only aliases that we set are ever removed; what was deleted outside is passed over."""
+    def project(self, model: str, aliases: Mapping[str, int | None], cards: Mapping[int, Card]) -> None:
+        """Make MLflow show this. What was deleted outside is passed over; see the port for aliases of others."""
         try:
             found = self._mlflow.call("get_registered_model", model)
         except Missing:
             return
+        wanted = {name: number for name, number in aliases.items() if number is not None}
         present = {name: int(number) for name, number in found.aliases.items()}
         ours = set(json.loads(found.tags.get(ALIASES_TAG, "[]")))
         # Remembered before they are set: a crash in between leaves no alias that nobody owns.
-        self._remember(model, ours, ours | set(aliases))
-        for name, number in aliases.items():
+        self._remember(model, ours, ours | set(wanted))
+        for name, number in wanted.items():
             if present.get(name) != number:
                 self._quietly("set_registered_model_alias", model, name, str(number))
-        for name in sorted((ours - set(aliases)) & set(present)):
+        for name in sorted(((ours | set(aliases)) - set(wanted)) & set(present)):
             self._quietly("delete_registered_model_alias", model, name)
-        self._remember(model, ours | set(aliases), set(aliases))
+        self._remember(model, ours | set(wanted), set(wanted))
         for number, card in cards.items():
             self._show(model, number, card)
 

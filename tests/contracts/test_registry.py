@@ -156,6 +156,13 @@ def test_aliases_of_others_stay(kit: Kit, model: str) -> None:
     assert kit.registry.outside(model).aliases == {"my-favourite": 1}
 
 
+def test_an_alias_that_should_name_nothing_is_removed_whoever_set_it(kit: Kit, model: str) -> None:
+    kit.registry.create(model, kit.run(), "a")
+    kit.set_alias(model, "staging", 1)
+    kit.registry.project(model, {"staging": None, "production": 1}, {})
+    assert kit.registry.outside(model).aliases == {"production": 1}
+
+
 def test_cards_are_shown_and_replaced(kit: Kit, model: str) -> None:
     kit.registry.create(model, kit.run(), "a")
     kit.registry.project(model, {}, {1: CARD})

@@ -65,18 +65,24 @@ class QualityMetric:
             return self._signal(State.UNKNOWN, f"{self.name} could not be measured: {error}")
 
     def _measure(self, reference: Reference, current: WindowData) -> Signal:
+        labelled = np.flatnonzero(current.labelled)
+        now = None
+        if len(labelled) >= self.min_labels:
+            now = self._interval(_typed(current.truth[labelled]), current.answers.take(labelled), reference)
+        seen = () if now is None else (_measurement(self.name, now),)
         if reference.answers is None or not len(reference.answers):
-            return self._signal(State.UNKNOWN, f"the reference {self.name} is not known")
+            if now is not None and self._level is not None:
+                return self._judge_level(self._level, now, seen)
+            return self._signal(State.UNKNOWN, f"the reference {self.name} is not known", seen)
         known = _typed(reference.truth)
         before = self._interval(known, reference.answers, reference)
-        labelled = np.flatnonzero(current.labelled)
         expected = self._expected(reference, known, current)
-        seen = [] if expected is None else [_measurement(f"estimated_{self.name}", expected)]
-        seen.append(_measurement(f"reference_{self.name}", before))
-        if len(labelled) < self.min_labels:
-            return self._unlabelled(before, expected, len(labelled), tuple(seen))
-        now = self._interval(_typed(current.truth[labelled]), current.answers.take(labelled), reference)
-        return self._judge(before, now, (_measurement(self.name, now), *seen))
+        if expected is not None:
+            seen = (*seen, _measurement(f"estimated_{self.name}", expected))
+        seen = (*seen, _measurement(f"reference_{self.name}", before))
+        if now is None:
+            return self._unlabelled(before, expected, len(labelled), seen)
+        return self._judge(before, now, seen)
 
     def _judge(self, before: Estimate, now: Estimate, seen: tuple[Measurement, ...]) -> Signal:
         if self._level is not None:
@@ -94,7 +100,8 @@ class QualityMetric:
     def _judge_level(self, level: float, now: Estimate, seen: tuple[Measurement, ...]) -> Signal:
         higher = METRICS[self.name].higher_is_better
         beyond = now.high < level if higher else now.low > level
-        said = f"{self.name} {_said(now)} on {now.n} labelled rows, {'at least' if higher else 'at most'} {level:g} wanted"
+        wanted = f"{'at least' if higher else 'at most'} {level:g} wanted"
+        said = f"{self.name} {_said(now)} on {now.n} labelled rows, {wanted}"
         if beyond:
             return self._signal(State.ALARM, f"{said}: clearly missed", seen)
         return self._signal(State.OK, f"{said}: not clearly missed", seen)
@@ -107,7 +114,11 @@ class QualityMetric:
             return self._signal(State.UNKNOWN, few, seen)
         if self._level is not None:
             guess = self._judge_level(self._level, expected, seen)
-            return self._signal(guess.state if guess.state is State.ALARM else State.UNKNOWN, f"{few}; by estimate {guess.because}", seen)
+            return self._signal(
+                guess.state if guess.state is State.ALARM else State.UNKNOWN,
+                f"{few}; by estimate {guess.because}",
+                seen,
+            )
         said = f"estimated {self.name} {_said(expected)}, reference {before.value:.3f}"
         if math.isfinite(expected.low) and self._loss(before, expected) > self.drop:
             return self._signal(State.ALARM, f"{said}: worse by more than {self.drop:g}; {few}", seen)

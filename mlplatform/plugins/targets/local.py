@@ -86,6 +86,7 @@ class LocalTarget:
         pid = _lock_pid(folder)
         if pid and _lock_held(folder):
             self._end(pid, folder)
+        _forget(folder)
         _collect()
 
     def _end(self, pid: int, folder: Path) -> None:
@@ -165,6 +166,16 @@ def _lock_held(folder: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _forget(folder: Path) -> None:
+    """Remove what a killed server announced: it should not run now. Only who holds the lock may do so."""
+    try:
+        with (folder / "server.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / "server.json").unlink(missing_ok=True)
+    except OSError:
+        return  # another one runs already, or none ever did
 
 
 def _lock_pid(folder: Path) -> int:

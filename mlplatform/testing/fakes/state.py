@@ -146,6 +146,9 @@ class FakeLeases:
         if self._is_ours(lease):
             del self._held[lease.name]
 
+    def holder(self, name: str) -> Lease | None:
+        return self._held.get(name)
+
     def _is_ours(self, lease: Lease) -> bool:
         held = self._held.get(lease.name)
         return held is not None and (held.owner, held.fence) == (lease.owner, lease.fence)

@@ -43,15 +43,16 @@ class FakeRegistry:
         for number in [n for n, known in self.keys.get(model, {}).items() if known == key]:
             self.delete(model, number)
 
-    def project(self, model: str, aliases: Mapping[str, int], cards: Mapping[int, Card]) -> None:
+    def project(self, model: str, aliases: Mapping[str, int | None], cards: Mapping[int, Card]) -> None:
         if model not in self.keys:
             return
         there, shown = self.keys[model], self.aliases.setdefault(model, {})
         ours = self._ours.setdefault(model, set())
-        for name in ours - set(aliases):
+        wanted = {name: number for name, number in aliases.items() if number is not None}
+        for name in (ours | set(aliases)) - set(wanted):
             shown.pop(name, None)
-        shown.update({name: number for name, number in aliases.items() if number in there})
-        self._ours[model] = set(aliases)
+        shown.update({name: number for name, number in wanted.items() if number in there})
+        self._ours[model] = set(wanted)
         self.cards.setdefault(model, {}).update({n: card for n, card in cards.items() if n in there})
 
     def outside(self, model: str) -> OutsideView:

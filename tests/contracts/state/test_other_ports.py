@@ -257,6 +257,16 @@ def test_of_two_that_seize_a_lease_the_second_learns_who_was_faster(state):
     assert caught.value.facts["owner"] == "one"
 
 
+def test_holder_is_told_until_the_lease_is_given_back(state):
+    assert state.leases.holder("a") is None
+    lease = state.leases.acquire("a", "one", 10)
+    assert state.leases.holder("a") == lease
+    state.clock.advance(20)
+    assert state.leases.holder("a") == lease
+    state.leases.release(lease)
+    assert state.leases.holder("a") is None
+
+
 def test_lease_that_nobody_holds_cannot_be_seized(state):
     with pytest.raises(LeaseHeld):
         state.leases.seize("a", "one", "dead", 60)
