@@ -109,7 +109,7 @@ def measure(world: World, policy: Policy, version: Version, rows: Rows) -> tuple
 def load_answers(path: Path) -> tuple[Answers, Array]:
     """Answers and truth of an evaluation."""
     with np.load(path, allow_pickle=False) as file:
-        return Answers(file["labels"], file["scores"] if "scores" in file else None), file["truth"]
+        return Answers(file["labels"], file.get("scores")), file["truth"]
 
 
 # --- gathering ------------------------------------------------------------------------------------------------------

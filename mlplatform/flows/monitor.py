@@ -47,11 +47,14 @@ def monitor(
     """
     ingested = world.observations.ingest(endpoint)
     read = [w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))]
-    known = {w.start: w for w, _ in world.windows.recent(policy.model, 100) if w.endpoint == endpoint}
-    known |= {w.start: w for w in read}
-    # The newest one's decision may rest on an earlier one that was read again.
-    decided = sorted({w.start for w in read} | ({max(known)} if read else set()))
-    seen = [(known[start], _decide(world, policy, [known[s] for s in sorted(known) if s <= start])) for start in decided]
+    stored = [(w, d) for w, d in world.windows.recent(policy.model, 100) if w.endpoint == endpoint]
+    known = {w.start: w for w, _ in stored} | {w.start: w for w in read}
+    seen = [(w, _decide(world, policy, [known[s] for s in sorted(known) if s <= w.start])) for w in read]
+    if read and stored and stored[-1][0].start > read[-1].start:
+        # The newest window's decision may rest on an earlier one that was read again.
+        newest, before = stored[-1]
+        again = _decide(world, policy, [known[s] for s in sorted(known)])
+        seen += [(newest, again)] if again != before else []
     if keep:
         for window, decision in seen:
             world.windows.save(window, decision)
@@ -157,9 +160,9 @@ def _judged_by(world: World, version: Version) -> Evaluation | None:
     """The evaluation that let the version in. Later ones, as somebody's incumbent, may be on drifted rows."""
     for entry in reversed(world.ledger.entries(version.model)):
         draft = entry.draft
-        if draft.version == version.number and draft.kind in (Kind.ROLLOUT_OPENED, Kind.PROMOTED):
-            if name := draft.data.get("evaluation_id"):
-                return world.evaluations.get(name)
+        judged = draft.version == version.number and draft.kind in (Kind.ROLLOUT_OPENED, Kind.PROMOTED)
+        if judged and (name := draft.data.get("evaluation_id")):
+            return world.evaluations.get(name)
     return None
 
 

@@ -44,7 +44,7 @@ def reconcile(world: World, policy: Policy) -> list[Difference]:
 
 
 def recover(world: World, policy: Policy) -> int:
-    """Finish or undo flows that died in the middle; the number of them. Called before every verb that changes something."""
+    """Finish or undo flows that died in the middle; the number of them. Comes before every verb that changes something."""
     world.bundles.sweep()
     found = _half_done(world, policy, alone=True)
     for difference in found:

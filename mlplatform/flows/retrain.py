@@ -1,4 +1,4 @@
-"""retrain: when a trigger or a schedule asks for it and the governor allows it, train a challenger on what came true."""
+"""retrain: when a trigger or a schedule asks and the governor allows it, train a challenger on what came true."""
 
 from __future__ import annotations
 

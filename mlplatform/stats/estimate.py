@@ -206,7 +206,10 @@ def _auc_interval(truth: Ints, scores: Floats, confidence: float) -> Estimate:
             area.value, max(0.0, area.value - z * error), min(1.0, area.value + z * error), n, confidence
         )
     reach = z * error / (area.value * (1 - area.value))
-    low, high = special.expit(special.logit(area.value) - reach), special.expit(special.logit(area.value) + reach)
+    low, high = (
+        special.expit(special.logit(area.value) - reach),
+        special.expit(special.logit(area.value) + reach),
+    )
     return Estimate(area.value, float(low), float(high), n, confidence)
 
 
