@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.errors import Refused, WorldError
+from mlplatform.errors import UsageError, WorldError
 from mlplatform.stats.batch import Array, Columns, row_count, take
 
 ROWS_A_REQUEST = 500
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 30.0
 def ask(url: str, columns: Columns) -> dict[str, Array]:
     """Answers to a table: `id` (what labels are joined by) and `prediction`, (n,) or one column a class.
 
-    Raises Refused when the server does not accept the rows, WorldError when it does not answer.
+    Raises UsageError when the server does not accept the rows, WorldError when it does not answer.
     """
     import requests
 
@@ -33,14 +33,24 @@ def ask(url: str, columns: Columns) -> dict[str, Array]:
             except requests.RequestException as error:
                 raise WorldError(what=f"the server at {url} does not answer: {error}") from error
             if answer.status_code != 200:
-                raise Refused(
-                    what=f"the server at {url} answered {answer.status_code}: {_message(answer.text)}"
-                )
+                raise _refused(url, answer.status_code, _message(answer.text))
             batch = answer.json()["predictions"]
             request = answer.headers["Mlplatform-Request-Id"]
             ids += [f"{request}/{row}" for row in range(len(batch))]
             predictions += batch
     return {"id": np.array(ids, dtype=object), "prediction": _predictions(predictions)}
+
+
+def _refused(url: str, status: int, message: str) -> UsageError | WorldError:
+    """Rows that the server cannot take are the caller's mistake; anything else is the server's."""
+    if 400 <= status < 500:
+        hint = (
+            "Send the features of the model's signature, and beside them only `[data] context` of the policy."
+        )
+        return UsageError(hint, what=f"the server at {url} answered {status}: {message}")
+    return WorldError(
+        what=f"the server at {url} answered {status}: {message}", hint="Look at `mlplatform endpoints`."
+    )
 
 
 _HEADERS = {"Content-Type": "application/json"}

@@ -24,10 +24,11 @@ from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.routes import CaptureRule, Route, Routes
-from mlplatform.domain.version import Version, VersionRef
+from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import (
     LeaseHeld,
+    MlflowUnreachable,
     MlplatformError,
     StageConflict,
     UnknownName,
@@ -147,13 +148,7 @@ class Platform:
     def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
         parent = self.version(ref)
         with self._changing(parent.model) as policy:
-            uses = tuple(Use(step) for step in steps) or policy.compress.steps
-            if not uses:
-                raise UsageError(
-                    what=f"no technique was named for {ref}",
-                    hint="Name them with --steps onnx,dynamic_int8, or in [compress] of the policy.",
-                )
-            return register.compress(self.world, parent, uses, self.actor)
+            return register.compress(self.world, parent, register.techniques(policy, steps), self.actor)
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
@@ -176,7 +171,7 @@ class Platform:
             return promote.promote(self.world, self.policy(version.model), wish)
         expected = self.world.ledger.standings(version.model).holder(stage)
         with self._changing(version.model) as policy:
-            self._demand_holder(version.model, stage, expected)
+            self._demand_holder(version, stage, expected)
             return self._promote(policy, wish)
 
     def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
@@ -194,23 +189,7 @@ class Platform:
 
     def version(self, ref: str) -> Version:
         """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
-        wanted = VersionRef.parse(ref)
-        versions = self.world.ledger.versions(wanted.model)
-        if not versions:
-            known = {*self.world.ledger.models(), *self.policies}
-            raise UnknownName("registered model", wanted.model, known)
-        number = wanted.number
-        if wanted.stage is not None:
-            number = self.world.ledger.standings(wanted.model).holder(wanted.stage)
-            if number is None:
-                stages = self.policies[wanted.model].ladder.stages if wanted.model in self.policies else ()
-                if wanted.stage not in stages:
-                    raise UnknownName("stage", wanted.stage, stages)
-                raise UsageError(what=f"no version of {wanted.model} is in {wanted.stage}")
-        for version in versions:
-            if version.number == number:
-                return version
-        raise UnknownName(f"version of {wanted.model}", str(number), (str(v.number) for v in versions))
+        return show.version(self.world, self.policies, ref)
 
     def board(self) -> dict[str, tuple[Standings, list[Version]]]:
         """Models by name: where their versions stand."""
@@ -219,9 +198,7 @@ class Platform:
 
     def history(self, model: str, until: datetime | None = None) -> list[Entry]:
         """Entries of the ledger up to a moment, oldest first."""
-        if model not in self.world.ledger.models():
-            raise UnknownName("registered model", model, {*self.world.ledger.models(), *self.policies})
-        return self.world.ledger.entries(model, until)
+        return show.history(self.world, self.policies, model, until)
 
     def standings_at(self, model: str, moment: datetime) -> Standings:
         """Where every version stood at a moment, replayed from the ledger."""
@@ -385,18 +362,27 @@ class Platform:
         with self._alone(model):
             reconcile.recover(self.world, policy)
             yield policy
-            project.project(self.world, policy)
+            self._show(policy)
 
     def _alone(self, model: str) -> AbstractContextManager[Lease]:
         name, tell = f"change:{model}", self.world.progress
         return holding(self.world.leases, name, self.owner, patience=PATIENCE_SECONDS, tell=tell)
 
-    def _demand_holder(self, model: str, stage: str, expected: int | None) -> None:
+    def _show(self, policy: Policy) -> None:
+        """What was done stands in the ledger, whether or not MLflow can be told now."""
+        try:
+            project.project(self.world, policy)
+        except MlflowUnreachable as error:
+            self.world.progress(
+                f"{error}; what it shows lags behind until the next command or `mlplatform reconcile`"
+            )
+
+    def _demand_holder(self, version: Version, stage: str, expected: int | None) -> None:
         """A promotion was wished against what held the stage then: of several at once exactly one wins."""
-        holder = self.world.ledger.standings(model).holder(stage)
-        if holder != expected:
+        holder = self.world.ledger.standings(version.model).holder(stage)
+        if holder not in (expected, version.number):
             raise StageConflict(
-                model=model, stage=stage, holder=_number(holder), expected=_number(expected)
+                model=version.model, stage=stage, holder=_number(holder), expected=_number(expected)
             )
 
     def _promote(self, policy: Policy, wish: Wish) -> Outcome:
@@ -405,7 +391,9 @@ class Platform:
             return outcome
         settled = deploy.follow(self.world, policy, outcome.rollout)
         if settled.phase is Phase.FAILED:
-            return Outcome(**{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled})
+            return Outcome(
+                **{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled}
+            )
         return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
 
     def _check_probation(self, policy: Policy) -> Entry | None:
@@ -448,9 +436,7 @@ class Platform:
                 return
             yield None
 
-    def _bring_in(
-        self, policy: Policy, record: RetrainingRecord
-    ) -> tuple[RetrainingRecord, Outcome | None]:
+    def _bring_in(self, policy: Policy, record: RetrainingRecord) -> tuple[RetrainingRecord, Outcome | None]:
         """Register what was trained, let it climb, and keep what became of it."""
         assert record.run_id
         try:
@@ -518,7 +504,7 @@ class Platform:
                 what=f"{policy.model} has no stage with an endpoint"
                 if chosen is None
                 else f"{chosen} has no endpoint",
-                hint=f"Add endpoint = {{{{ name = '{policy.model}' }}}} to a stage of its policy.",
+                hint=f"Add endpoint = {{ name = '{policy.model}' }} to a stage of its policy.",
             )
         return chosen
 
@@ -539,11 +525,7 @@ class Platform:
         )
 
     def _as_of(self, policy: Policy) -> datetime:
-        """Now; where the policy names an event time, the newest captured one."""
-        stage = policy.live_stage
-        endpoint = policy.stage(stage).endpoint if stage else None
-        span = self.world.observations.span(endpoint.name, policy.data.time) if endpoint else None
-        return span[1] if span and policy.data.time else self.world.clock.now()
+        return retrain.as_of(self.world, policy)
 
 
 def _number(holder: int | None) -> int | str:

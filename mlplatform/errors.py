@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+SHOWN_NAMES = 12
+"""A hint names no more known names than this."""
 DONE, BUG, USAGE, REFUSED, WAITING, CONFLICT, WORLD, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
@@ -21,7 +23,8 @@ class MlplatformError(Exception):
 
     def __init__(self, hint: str = "", **facts: Any) -> None:
         self.facts = facts
-        self.next_step = (hint or self.hint).format_map(_Facts(facts))
+        # A given hint may quote what a user wrote, braces and all; only the class's own has places for facts.
+        self.next_step = hint or self.hint.format_map(_Facts(facts))
         sentence = " ".join((type(self).__doc__ or "").split())
         super().__init__(sentence.format_map(_Facts(facts)))
 
@@ -240,7 +243,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if close := get_close_matches(name, known, n=1, cutoff=0.6):
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(known)}." if known else ""
+    more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
+    return f"Known: {', '.join(known[:SHOWN_NAMES])}{more}." if known else ""
 
 
 class _Facts(dict[str, Any]):

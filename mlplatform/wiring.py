@@ -70,7 +70,7 @@ class Wiring:
         from mlplatform.trust.manifest import Inspector
 
         settings, database = self.settings, self.database
-        mlflow = Mlflow(settings.tracking_uri, settings.artifact_root)
+        mlflow = Mlflow(settings.tracking_uri, settings.artifact_root, tell=self.progress)
         ledger = SqlLedger(database, self.clock)
         documents = FolderDocuments(settings.home / "servers")
         work = settings.home / "work"

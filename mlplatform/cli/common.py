@@ -20,10 +20,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen, change nothing.")
 
 
-def reason_option(required: bool = True) -> Callable[[F], F]:
-    return click.option(
-        "--reason", required=required, default=None if required else "", help="Kept in the ledger."
-    )
+def reason_option() -> Callable[[F], F]:
+    # No default: with one, even None, click takes the option as given.
+    return click.option("--reason", required=True, callback=_not_blank, help="Why; kept in the ledger.")
+
+
+def _not_blank(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("say why in a few words; it is kept in the ledger", context, parameter)
+    return text
 
 
 def platform() -> Platform:
@@ -40,9 +45,9 @@ def progress(line: str) -> None:
 def emit(value: Any, as_json: bool, render: Callable[[Any], None]) -> None:
     """A result as JSON for programs, or as text for people."""
     if as_json:
-        from mlplatform.domain.canonical import plain
+        from mlplatform.domain.canonical import finite, plain
 
-        click.echo(json.dumps(plain(value), indent=2, default=str))
+        click.echo(json.dumps(finite(plain(value)), indent=2, default=str))
     else:
         render(value)
 

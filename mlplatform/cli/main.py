@@ -18,7 +18,8 @@ from mlplatform.errors import BUG, INTERRUPTED, USAGE, MlplatformError
     cls=LazyGroup,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 usage, 3 refused, 4 waiting, 5 conflict, 6 the world failed, 1 our bug.",
+    epilog="Exit codes: 0 done, 2 usage, 3 refused, 4 waiting, 5 conflict, 6 the world failed, 130 interrupted,"
+    " 1 our bug.",
 )
 @click.version_option(package_name="mlplatform")
 @click.option("--traceback", is_flag=True, help="Show where an error comes from.")
@@ -89,7 +90,7 @@ def _causes(error: BaseException) -> list[str]:
     lines, cause = [], error.__cause__
     while cause is not None:
         line = f"caused by {type(cause).__name__}: {_first_line(cause)}"
-        if _first_line(cause) not in str(error):
+        if _first_line(cause).lower() not in str(error).lower():
             lines.append(line)
         cause = cause.__cause__
     return lines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,14 +21,26 @@ from mlplatform.cli.common import (
     reason_option,
 )
 
+if TYPE_CHECKING:
+    from mlplatform.control import Platform
+    from mlplatform.domain.ledger import Entry
+
 
 @click.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """Models by stages: what is where, what waits."""
+    """Models by stages: what is where, what waits.
+
+    \b
+    mlplatform list --json
+    """
     p = platform()
-    ladders = {m: policy.ladder.stages for m, policy in p.policies.items()}
-    emit(p.board(), as_json, lambda board: render.board(board, ladders))
+    rows = []
+    for model, (standings, versions) in p.board().items():
+        stages = p.policies[model].ladder.stages if model in p.policies else ()
+        holders = {stage: standings.holder(stage) for stage in stages}
+        rows.append({"model": model, "stages": holders, "places": standings.places, "versions": versions})
+    emit(rows, as_json, render.board)
 
 
 @click.command()
@@ -35,7 +49,9 @@ def list_models(as_json: bool) -> None:
     "-P", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter of the project; repeatable."
 )
 @click.option(
-    "--project", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another MLflow Project."
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another MLflow Project.",
 )
 @click.option("--register/--no-register", default=True, help="Register what the run logged, too.")
 @json_option
@@ -49,9 +65,8 @@ def train(
     """
     from mlplatform.errors import UsageError
 
-    bad = [p for p in parameters if "=" not in p]
-    if bad:
-        raise UsageError(what=f"-P {bad[0]} is not KEY=VALUE")
+    if bad := [p for p in parameters if "=" not in p]:
+        raise UsageError(what=f"-P {bad[0]} is not KEY=VALUE", hint="Write for example -P max_depth=6.")
     name, p = only_model(model), platform()
     run_id = p.train(name, dict(item.split("=", 1) for item in parameters), project)
     if not register:
@@ -63,31 +78,57 @@ def train(
 @click.command()
 @click.argument("model")
 @click.option("--run", "run_id", required=True, help="The MLflow run that logged the candidate.")
+@dry_run_option
 @json_option
-def register(model: str, run_id: str, as_json: bool) -> None:
-    """Freeze what a run logged and enter it as a candidate."""
-    emit(platform().register(model, run_id), as_json, render.version)
+def register(model: str, run_id: str, dry_run: bool, as_json: bool) -> None:
+    """Freeze what a run logged and enter it as a candidate. A run that was registered keeps its version.
+
+    \b
+    mlplatform register churn --run 6f1c0d0a7d0b4c1e9a51c1f6f5d3c1aa
+    """
+    p = platform()
+    if dry_run:
+        from mlplatform.flows import plan
+
+        emit(plan.registration(p.world, p.policy(model).model, run_id), as_json, render.planned_version)
+        return
+    emit(p.register(model, run_id), as_json, render.version)
 
 
 @click.command()
 @click.argument("ref")
 @click.option("--steps", default="", help="Techniques, comma-separated; default: [compress] of the policy.")
+@dry_run_option
 @json_option
-def compress(ref: str, steps: str, as_json: bool) -> None:
-    """Make a smaller or faster child of a version.
+def compress(ref: str, steps: str, dry_run: bool, as_json: bool) -> None:
+    """Make a smaller or faster child of a version. With --dry-run it is made, measured and thrown away.
 
     \b
     mlplatform compress churn@7 --steps onnx,dynamic_int8
     """
     names = [s.strip() for s in steps.split(",") if s.strip()]
-    emit(platform().compress(ref, names), as_json, render.version)
+    p = platform()
+    if dry_run:
+        from mlplatform.flows import plan
+        from mlplatform.flows.register import techniques
+
+        parent = p.version(ref)
+        uses = techniques(p.policy(parent.model), names)
+        emit(plan.compression(p.world, parent, uses), as_json, render.planned_version)
+        return
+    emit(p.compress(ref, names), as_json, render.version)
 
 
 @click.command()
 @click.argument("ref")
 @json_option
 def show(ref: str, as_json: bool) -> None:
-    """A version: where it stands, findings, lineage, history."""
+    """A version: where it stands, findings, lineage, history.
+
+    \b
+    mlplatform show churn@7
+    mlplatform show churn@production
+    """
     emit(platform().card(ref), as_json, render.card)
 
 
@@ -109,7 +150,11 @@ def diff(first: str, second: str, as_json: bool) -> None:
 @click.argument("stage")
 @json_option
 def check(ref: str, stage: str, as_json: bool) -> None:
-    """What `promote` would say; changes nothing."""
+    """What `promote` would say, with the exit code that it would end with; changes nothing.
+
+    \b
+    mlplatform check churn@7 production
+    """
     outcome = platform().check(ref, stage)
     emit(outcome, as_json, render.outcome)
     leave(outcome.exit_code)
@@ -121,7 +166,11 @@ def check(ref: str, stage: str, as_json: bool) -> None:
 @reason_option()
 @json_option
 def approve(ref: str, stage: str, reason: str, as_json: bool) -> None:
-    """Approve a version for a stage, bound to its bytes, its evaluation and the policy."""
+    """Approve a version for a stage, bound to its bytes, its evaluation and the policy.
+
+    \b
+    mlplatform approve churn@7 --for production --reason "looked at the errors"
+    """
     emit(platform().approve(ref, stage, reason), as_json, render.entry)
 
 
@@ -138,8 +187,11 @@ def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool,
     \b
     mlplatform promote churn@7 staging --reason "weekly"
     """
-    outcome = platform().promote(ref, stage, reason, break_glass, dry_run)
+    p = platform()
+    outcome = p.promote(ref, stage, reason, break_glass, dry_run)
     emit(outcome, as_json, render.outcome)
+    if outcome.rollout and outcome.status == "done" and not as_json:
+        render.serving(p.endpoint(outcome.rollout.endpoint))
     leave(outcome.exit_code)
 
 
@@ -153,12 +205,16 @@ def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool,
 def rollback(
     model: str, stage: str | None, to: int | None, reason: str, dry_run: bool, as_json: bool
 ) -> None:
-    """Take a stage's version out and put the last good one back: traffic first."""
+    """Take a stage's version out and put the last good one back: traffic first.
+
+    \b
+    mlplatform rollback churn --reason "refunds doubled"
+    """
     p = platform()
     if dry_run:
         version, changes = p.plan_rollback(model, stage, to)
         result = {"model": model, "version": version, "changes": changes, "dry_run": True}
-        emit(result, as_json, lambda _: click.echo(f"would bring back {model}@{version}"))
+        emit(result, as_json, lambda _: render.planned_moves(f"would bring back {model}@{version}", changes))
         return
     emit(p.rollback(model, stage, reason, to), as_json, render.entry)
 
@@ -174,16 +230,33 @@ def history(model: str | None, at: datetime | None, stage: str | None, as_json: 
     """What was live when, who put it there, and why.
 
     \b
+    mlplatform history churn --stage production
     mlplatform history churn --at 2026-03-01T12:00
     """
     name, p = only_model(model), platform()
-    entries = [e for e in p.history(name, at) if stage in (None, e.draft.stage)]
+    entries = p.history(name, at)
+    if stage is not None:
+        _demand_stage(p, name, stage)
+    shown = [e for e in entries if stage is None or _concerns(e, stage)]
     if at is None:
-        emit(entries, as_json, render.history)
+        emit(shown, as_json, render.history)
         return
     standings = p.standings_at(name, at)
-    emit(
-        {"at": at, "standings": standings, "entries": entries},
-        as_json,
-        lambda _: render.moment(at, standings, entries),
-    )
+    places = {v: place for v, place in standings.places.items() if stage in (None, place)}
+    standings = replace(standings, places=places)
+    result = {"at": at, "standings": standings, "entries": shown}
+    emit(result, as_json, lambda _: render.moment(at, standings, entries))
+
+
+def _concerns(entry: Entry, stage: str) -> bool:
+    return entry.draft.stage == stage or any(stage in (c.origin, c.target) for c in entry.draft.changes)
+
+
+def _demand_stage(p: Platform, model: str, stage: str) -> None:
+    """A stage of the policy, or one that an earlier policy had."""
+    from mlplatform.errors import UnknownName
+
+    known = set(p.policies[model].ladder.stages) if model in p.policies else set()
+    known |= {entry.draft.stage for entry in p.history(model) if entry.draft.stage}
+    if stage not in known:
+        raise UnknownName("stage", stage, known)

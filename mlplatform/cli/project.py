@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlplatform.cli import render
 from mlplatform.cli.common import emit, json_option, leave, platform
 
+if TYPE_CHECKING:
+    from mlplatform.control import Platform
+    from mlplatform.errors import MlplatformError
+    from mlplatform.flows.reconcile import Difference
+
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--model", default="churn", show_default=True, help="Name of the model.")
-def init(folder: Path, model: str) -> None:
+@click.option("--model", help="Name of the model; default: the folder's.")
+@json_option
+def init(folder: Path, model: str | None, as_json: bool) -> None:
     """Write a project that trains: mlplatform.toml, policy.toml, MLproject, train.py.
 
     \b
@@ -23,16 +30,21 @@ def init(folder: Path, model: str) -> None:
     """
     from mlplatform.config.templates import write_project
 
-    for path in write_project(folder, model):
-        click.echo(f"wrote {path}")
+    name = model or folder.resolve().name
+    written = write_project(folder, name)
     where = "" if folder == Path(".") else f"cd {folder} && "
-    click.echo(f"next: {where}mlplatform train {model}")
+    next_step = f"{where}mlplatform train {name}"
+    emit({"model": name, "written": written, "next": next_step}, as_json, _written)
 
 
 @click.command()
 @click.option("--mlflow-port", default=0, help="0 takes any free one.", show_default=True)
 def up(mlflow_port: int) -> None:
-    """MLflow's UI, the model servers and the job runner, until Ctrl-C."""
+    """MLflow's UI, the model servers and the job runner, until Ctrl-C.
+
+    \b
+    mlplatform up --mlflow-port 5000
+    """
     from mlplatform.jobs.up import up as run
 
     run(platform(), mlflow_port, click.echo)
@@ -41,23 +53,53 @@ def up(mlflow_port: int) -> None:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """What is set and from where, what differs from the ledger, and what to do. Changes nothing."""
+    """What is set and from where, what differs from the ledger, and what to do. Changes nothing.
+
+    \b
+    mlplatform doctor
+    """
     p = platform()
-    found = [d for model in p.policies for d in p.differences(model)]
     sources = p.settings.sources()
+    found, failed = _examined(p)
     told = [
         {"model": d.model, "what": d.what, "repair": d.repair, "by_reconcile": d.mend is not None}
         for d in found
     ]
-    emit({"settings": sources, "differences": told}, as_json, lambda _: _doctor(sources, found))
-    leave(3 if found else 0)
+    result = {"settings": sources, "differences": told, "failed": [e.to_dict() for e in failed]}
+    emit(result, as_json, lambda _: _doctor(sources, found, failed))
+    leave(failed[0].exit_code if failed else 3 if found else 0)
+
+
+def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
+    """What differs, and what kept us from looking: settings must be shown all the more when something fails."""
+    from mlplatform.errors import MlplatformError
+
+    found: list[Difference] = []
+    failed: dict[str, MlplatformError] = {}
+    try:
+        for model in p.policies:
+            try:
+                found += p.differences(model)
+            except MlplatformError as error:
+                failed[str(error)] = error
+        if not p.world.ledger.models() and p.settings.artifact_root is None:
+            p.world.registry.outside(
+                ""
+            )  # nothing was compared, so that nobody has asked whether MLflow answers
+    except MlplatformError as error:
+        failed[str(error)] = error
+    return found, list(failed.values())
 
 
 @click.command()
 @click.argument("model", required=False)
 @json_option
 def reconcile(model: str | None, as_json: bool) -> None:
-    """Repair what differs between ledger, MLflow, bundles and servers."""
+    """Repair what differs between ledger, MLflow, bundles and servers.
+
+    \b
+    mlplatform reconcile churn
+    """
     p = platform()
     found = [d for name in ([model] if model else p.policies) for d in p.reconcile(name)]
     told = [{"model": d.model, "what": d.what, "repair": d.repair} for d in found]
@@ -73,7 +115,12 @@ def policy() -> None:
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @json_option
 def check_policy(path: Path | None, as_json: bool) -> None:
-    """Read a policy and tell every mistake, with line and nearest known name."""
+    """Read a policy and tell every mistake, with line and nearest known name.
+
+    \b
+    mlplatform policy check
+    mlplatform policy check other/policy.toml
+    """
     from mlplatform.config.policy_file import load_policy
     from mlplatform.config.settings import load_settings
 
@@ -84,7 +131,11 @@ def check_policy(path: Path | None, as_json: bool) -> None:
 
 @policy.command()
 def schema() -> None:
-    """The JSON schema of a policy, for editors."""
+    """The JSON schema of a policy, for editors.
+
+    \b
+    mlplatform policy schema > policy.schema.json
+    """
     from mlplatform.config.policy_schema import policy_schema
 
     click.echo(json.dumps(policy_schema(), indent=2))
@@ -96,19 +147,28 @@ def db() -> None:
 
 
 @db.command()
-def upgrade() -> None:
-    """Bring the database to this release's schema."""
+@json_option
+def upgrade(as_json: bool) -> None:
+    """Bring the database to this release's schema.
+
+    \b
+    mlplatform db upgrade
+    """
     from mlplatform.config.settings import load_settings
     from mlplatform.state.schema import upgrade as run
 
-    settings = load_settings()
-    click.echo(f"schema {run(settings.database_url)}")
+    revision = run(load_settings().database_url)
+    emit({"schema": revision}, as_json, lambda _: click.echo(f"schema {revision}"))
 
 
 @db.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Where the database is, its schema, and whether every model's ledger holds."""
+    """Where the database is, its schema, and whether every model's ledger holds.
+
+    \b
+    mlplatform db status
+    """
     from mlplatform.config.settings import load_settings, masked
     from mlplatform.state.schema import current_revision
 
@@ -124,7 +184,11 @@ def status(as_json: bool) -> None:
 @click.argument("kind", required=False)
 @json_option
 def plugins(kind: str | None, as_json: bool) -> None:
-    """Every known extension by kind, with where it comes from."""
+    """Every known extension by kind, with where it comes from.
+
+    \b
+    mlplatform plugins gate
+    """
     from mlplatform import catalog
     from mlplatform.errors import UnknownName
 
@@ -136,13 +200,24 @@ def plugins(kind: str | None, as_json: bool) -> None:
         if kind in (None, k)
         for name, place in catalog.names(k).items()
     ]
-    emit(rows, as_json, lambda r: render.table(("kind", "name", "from"), r))
+    told = [{"kind": k, "name": name, "from": place} for k, name, place in rows]
+    emit(told, as_json, lambda _: render.table(("kind", "name", "from"), rows))
 
 
-def _doctor(sources: Any, found: Any) -> None:
+def _written(result: dict[str, Any]) -> None:
+    for path in result["written"]:
+        click.echo(f"wrote {path}")
+    click.echo(f"next: {result['next']}")
+
+
+def _doctor(sources: Any, found: Sequence[Difference], failed: Sequence[MlplatformError]) -> None:
     render.table(("setting", "value", "from"), [(s.name, s.value, s.source) for s in sources])
     click.echo()
-    render.differences(found)
+    for error in failed:
+        click.secho(str(error), fg="red")
+        click.echo(click.style(f"  -> {error.next_step}", dim=True))
+    if found or not failed:
+        render.differences(found)
 
 
 def _policies(paths: Any, policies: Any) -> None:

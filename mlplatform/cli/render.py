@@ -11,9 +11,11 @@ import click
 if TYPE_CHECKING:
     from mlplatform.control import EndpointState, Loop
     from mlplatform.domain.card import CardFacts
+    from mlplatform.domain.ladder import Change
     from mlplatform.domain.ledger import Entry
     from mlplatform.domain.verdict import Finding
     from mlplatform.domain.version import Version
+    from mlplatform.flows.plan import PlannedDeployment, PlannedRetraining, PlannedVersion
     from mlplatform.flows.promote import Outcome
     from mlplatform.flows.reconcile import Difference
 
@@ -48,9 +50,9 @@ def findings(items: Iterable[Finding]) -> None:
 
 def outcome(item: Outcome) -> None:
     word = "would be " + item.status if item.dry_run else item.status
+    known = "" if item.dry_run and item.status == "done" else f" ({item.because})"
     click.echo(
-        f"{item.version.ref} to {item.stage}: {click.style(word.replace('_', ' '), fg=_STATUS[item.status])}"
-        f" ({item.because})"
+        f"{item.version.ref} to {item.stage}: {click.style(word.replace('_', ' '), fg=_STATUS[item.status])}{known}"
     )
     findings(item.findings)
     if item.tally and item.tally.wanted:
@@ -66,6 +68,9 @@ def entry(item: Entry) -> None:
 
 
 def history(entries: Sequence[Entry]) -> None:
+    if not entries:
+        click.echo("nothing happened yet")
+        return
     rows = []
     for item in entries:
         draft = item.draft
@@ -73,17 +78,17 @@ def history(entries: Sequence[Entry]) -> None:
         who = draft.actor.name + ("" if draft.actor.verified else " (unverified)")
         flag = "BREAK-GLASS " if draft.data.get("break_glass") else ""
         rows.append(
-            (item.seq, when(item.at), draft.kind.value, draft.version, moves, who, flag + draft.reason)
+            (item.seq, when(item.at), _said(draft.kind.value), draft.version, moves, who, flag + draft.reason)
         )
     table(("#", "time (UTC)", "what", "version", "moves", "who", "why"), rows)
 
 
-def board(models: dict[str, tuple[Any, list[Version]]], ladders: Mapping[str, Sequence[str]]) -> None:
+def board(models: Sequence[Mapping[str, Any]]) -> None:
     rows = []
-    for model, (standings, versions) in models.items():
-        stages = [f"{s}: {standings.holder(s) or '-'}" for s in ladders.get(model, ())]
-        waiting = [str(v.number) for v in versions if standings.places.get(v.number) == "CANDIDATE"]
-        rows.append((model, len(versions), "  ".join(stages), " ".join(waiting) or "-"))
+    for item in models:
+        stages = [f"{stage}: {holder or '-'}" for stage, holder in item["stages"].items()]
+        waiting = [str(number) for number, place in item["places"].items() if place == "CANDIDATE"]
+        rows.append((item["model"], len(item["versions"]), "  ".join(stages), " ".join(waiting) or "-"))
     table(("model", "versions", "stages", "candidates"), rows)
 
 
@@ -100,9 +105,17 @@ def card(item: CardFacts) -> None:
     if item.findings:
         click.echo(f"findings  for {item.stage}")
         findings(item.findings)
-    for technique, notes in item.notes.items():
-        click.echo(f"{technique}: {notes}")
+    by_technique: Mapping[str, Any] = item.notes
+    for technique, notes in by_technique.items():
+        told = ", ".join(f"{_said(name)} {_short(value)}" for name, value in notes.items())
+        click.echo(f"notes     {technique}: {told}")
     history(item.entries)
+
+
+def serving(item: EndpointState) -> None:
+    """Where an endpoint answers."""
+    if item.server.running:
+        click.echo(f"  {' '.join(item.serving)} answers at {item.server.url}/invocations")
 
 
 def endpoints(items: Sequence[EndpointState]) -> None:
@@ -125,6 +138,8 @@ def loop(item: Loop) -> None:
     click.echo(
         f"ingested {seen.rows} rows of {seen.blocks} blocks, {item.watched.pending_labels} labels pending"
     )
+    if not item.watched.windows:
+        click.echo("no window is over that was not read before")
     for window, decision in item.watched.windows:
         click.echo(
             f"{when(window.start)} .. {when(window.end)}  version {window.version}  {window.rows} rows,"
@@ -146,6 +161,44 @@ def differences(items: Sequence[Difference]) -> None:
         click.echo(click.style(f"  -> {item.repair}", dim=True))
 
 
+def planned_version(item: PlannedVersion) -> None:
+    known = f"; it is {item.model}@{item.exists_as} already" if item.exists_as else ""
+    click.echo(
+        f"would be a version of {item.model}: {item.runtime}, {item.size_bytes / 1024:,.1f} KiB, {item.source}{known}"
+    )
+    for technique, notes in item.notes.items():
+        click.echo(
+            f"  {technique}: " + ", ".join(f"{_said(name)} {_short(value)}" for name, value in notes.items())
+        )
+
+
+def planned_deployment(item: PlannedDeployment) -> None:
+    server = "its server runs" if item.running else "its server would be started"
+    click.echo(f"endpoint {item.endpoint} would serve {item.version}; {server}")
+
+
+def planned_retraining(item: PlannedRetraining) -> None:
+    word = "would be trained" if item.permit.allowed else "would be refused"
+    click.echo(f"a challenger {word} ({item.permit.because}), with {item.rows} captured, labelled rows")
+    climbs = f"would enter {', '.join(item.climbs)}" if item.climbs else "would stay a candidate"
+    click.echo(f"  if it passes, it {climbs}")
+
+
+def planned_moves(headline: str, changes: Iterable[Change]) -> None:
+    click.echo(headline)
+    for change in changes:
+        click.echo(f"  version {change.version}: {change.origin} -> {change.target}")
+
+
+def _said(name: str) -> str:
+    """A name of the code as words."""
+    return name.replace("_", " ")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _entry_line(item: Entry) -> str:
     draft = item.draft
     moves = ", ".join(f"version {c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
@@ -156,6 +209,9 @@ def _entry_line(item: Entry) -> str:
 
 def moment(at: datetime, standings: Any, entries: Sequence[Entry]) -> None:
     """Where every version stood at a time, and the entry that put it there."""
+    if not standings.places:
+        click.echo(f"nothing of {standings.model} was there at {when(at)} UTC")
+        return
     rows = []
     for number, place in sorted(standings.places.items()):
         last = next(e for e in reversed(entries) if any(c.version == number for c in e.draft.changes))

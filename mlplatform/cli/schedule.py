@@ -44,7 +44,11 @@ def add(verb: str, model: str | None, cron: str, timezone: str, name: str | None
 @schedule.command("list")
 @json_option
 def list_schedules(as_json: bool) -> None:
-    """Schedules, when they fire next, and what their last firing did."""
+    """Schedules, when they fire next, and what their last firing did.
+
+    \b
+    mlplatform schedule list
+    """
     from mlplatform.jobs.schedule import next_due
 
     p = platform()
@@ -58,8 +62,13 @@ def list_schedules(as_json: bool) -> None:
 
 @schedule.command()
 @click.argument("name")
-def remove(name: str) -> None:
-    """Fire a job no more."""
+@json_option
+def remove(name: str, as_json: bool) -> None:
+    """Fire a job no more.
+
+    \b
+    mlplatform schedule remove churn-monitor
+    """
     from mlplatform.errors import UnknownName
 
     p = platform()
@@ -67,20 +76,33 @@ def remove(name: str) -> None:
     if name not in known:
         raise UnknownName("schedule", name, known)
     p.schedules.remove(name)
-    click.echo(f"removed {name}")
+    emit({"removed": name}, as_json, lambda _: click.echo(f"removed {name}"))
 
 
 @schedule.command()
 @click.option("--once", is_flag=True, help="Fire what is due now and end.")
 def run(once: bool) -> None:
-    """Fire what is due until Ctrl-C; any number of runners may run."""
+    """Fire what is due until Ctrl-C; any number of runners may run. `mlplatform up` has one.
+
+    \b
+    mlplatform schedule run --once
+    """
     from mlplatform.jobs.runner import Runner, stopping_on_signals
 
     p = platform()
-    runner = Runner(p, p.schedules, p.world.leases, p.world.clock, p.owner, click.echo)
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        click.echo(line)
+
+    runner = Runner(p, p.schedules, p.world.leases, p.world.clock, p.owner, tell)
     if once:
         runner.tick()
+        if not lines:
+            click.echo("nothing is due")
         return
+    click.echo(f"{len(p.schedules.all())} schedules; Ctrl-C stops")
     with stopping_on_signals() as stop:
         runner.run(stop)
 

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlplatform.cli import render
-from mlplatform.cli.common import emit, json_option, only_model, platform, read_table
+from mlplatform.cli.common import (
+    dry_run_option,
+    emit,
+    json_option,
+    only_model,
+    platform,
+    progress,
+    read_table,
+)
+
+if TYPE_CHECKING:
+    from mlplatform.control import Platform
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--stage", help="Default: the highest stage with an endpoint.")
+@dry_run_option
 @json_option
-def deploy(model: str | None, stage: str | None, as_json: bool) -> None:
-    """Start a stage's model server with the version that holds the stage."""
-    emit([platform().deploy(only_model(model), stage)], as_json, render.endpoints)
+def deploy(model: str | None, stage: str | None, dry_run: bool, as_json: bool) -> None:
+    """Start a stage's model server with the version that holds the stage.
+
+    \b
+    mlplatform deploy churn --stage production
+    """
+    name, p = only_model(model), platform()
+    if dry_run:
+        from mlplatform.flows import plan
+
+        emit(plan.deployment(p.world, p.policy(name), stage), as_json, render.planned_deployment)
+        return
+    emit([p.deploy(name, stage)], as_json, render.endpoints)
 
 
 @click.command()
@@ -25,7 +47,11 @@ def deploy(model: str | None, stage: str | None, as_json: bool) -> None:
 @click.option("--stage", help="Default: the highest stage with an endpoint.")
 @json_option
 def undeploy(model: str | None, stage: str | None, as_json: bool) -> None:
-    """Stop a stage's model server; the stage keeps its version."""
+    """Stop a stage's model server; the stage keeps its version.
+
+    \b
+    mlplatform undeploy churn
+    """
     name = platform().undeploy(only_model(model), stage)
     emit({"endpoint": name, "running": False}, as_json, lambda r: click.echo(f"endpoint {name} stopped"))
 
@@ -33,7 +59,11 @@ def undeploy(model: str | None, stage: str | None, as_json: bool) -> None:
 @click.command()
 @json_option
 def endpoints(as_json: bool) -> None:
-    """Every endpoint: its server, what it serves, what it waits for."""
+    """Every endpoint: its server, what it serves, what it waits for.
+
+    \b
+    mlplatform endpoints --json
+    """
     emit(platform().endpoints(), as_json, render.endpoints)
 
 
@@ -48,7 +78,13 @@ def serve(ref: str, host: str, port: int, workers: int) -> None:
     \b
     mlplatform serve churn@7 --port 5001
     """
-    platform().serve(ref, host, port, workers)
+    from mlplatform.serving.main import listen
+
+    p = platform()
+    p.version(ref)
+    for probe in listen(host, port, 1):  # told here as every other error; the server itself would only log it
+        probe.close()
+    p.serve(ref, host, port, workers)
 
 
 @click.command()
@@ -60,13 +96,17 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     """Ask an endpoint, or a version offline, for the rows of a Parquet or CSV file.
 
     With an endpoint's name the request goes to its server over HTTP and is captured; the printed ids are what
-    `mlplatform label` joins the truth by. With MODEL@VERSION a sandboxed child answers and nothing is captured.
+    `mlplatform label` joins the truth by. Columns of the file that the policy names as context (`[data] time` and
+    `context`) travel beside the features. With MODEL@VERSION a sandboxed child answers and nothing is captured.
 
     \b
     mlplatform predict churn new.parquet --out answers.parquet
     mlplatform predict churn@7 new.csv
     """
-    answers = platform().ask(target, read_table(rows))
+    p, table = platform(), read_table(rows)
+    if "@" not in target:
+        _tell_context(p, target, rows, table)
+    answers = p.ask(target, table)
     if out is not None:
         from mlplatform.data.tables import ParquetTables
 
@@ -78,6 +118,15 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
         )
         return
     emit({name: values.tolist() for name, values in answers.items()}, as_json, lambda _: _print(answers))
+
+
+def _tell_context(p: Platform, endpoint: str, rows: Path, table: dict[str, Any]) -> None:
+    data = p.policy(p.endpoint(endpoint).model).data
+    named = dict.fromkeys([*([data.time] if data.time else []), *data.context])
+    if sent := [name for name in named if name in table]:
+        progress(f"context beside the features, captured and never shown to the model: {', '.join(sent)}")
+    if absent := [name for name in named if name not in table]:
+        progress(f"{rows} has no column {', '.join(absent)}, which the policy names as context")
 
 
 def _print(answers: dict[str, Any]) -> None:

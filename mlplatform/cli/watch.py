@@ -30,7 +30,12 @@ from mlplatform.cli.common import (
 def monitor(model: str | None, until: datetime | None, dry_run: bool, as_json: bool) -> None:
     """Read the windows that are over and do what they ask for: alert, retrain, roll back.
 
-    With --dry-run windows are read and decisions shown; nothing is retrained or moved.
+    A window is over once a row after its end was captured, or when --until names a time after its end. With --dry-run
+    windows are read and decisions shown; nothing is retrained or moved.
+
+    \b
+    mlplatform monitor churn
+    mlplatform monitor churn --until 2026-03-01T12:00
     """
     loop = platform().monitor(only_model(model), until, act=not dry_run)
     emit(loop, as_json, render.loop)
@@ -41,7 +46,11 @@ def monitor(model: str | None, until: datetime | None, dry_run: bool, as_json: b
 @click.option("--out", type=click.Path(path_type=Path), help="Default: .mlplatform/reports/MODEL.html")
 @json_option
 def report(model: str | None, out: Path | None, as_json: bool) -> None:
-    """Write the HTML report: quality and drift by window, and what was decided."""
+    """Write the HTML report: quality and drift by window, and what was decided.
+
+    \b
+    mlplatform report churn --out churn.html
+    """
     name, p = only_model(model), platform()
     path = p.report(name, out or p.settings.home / "reports" / f"{name}.html")
     emit({"path": str(path)}, as_json, lambda _: click.echo(str(path)))
@@ -54,7 +63,11 @@ def report(model: str | None, out: Path | None, as_json: bool) -> None:
 @click.option("--column", default="label", show_default=True, help="Column with what came true.")
 @json_option
 def label(endpoint: str, labels: Path, id_column: str, column: str, as_json: bool) -> None:
-    """Join what came true to what was predicted, from a Parquet or CSV file. Repeating it is harmless."""
+    """Join what came true to what was predicted, from a Parquet or CSV file. Repeating it is harmless.
+
+    \b
+    mlplatform label churn outcomes.csv --id id --column churned
+    """
     from mlplatform.errors import UnknownName
 
     table = read_table(labels)
@@ -75,10 +88,23 @@ def label(endpoint: str, labels: Path, id_column: str, column: str, as_json: boo
 @click.argument("model", required=False)
 @click.option("--cause", default="manual", show_default=True)
 @click.option("--governed", is_flag=True, help="Let the governor refuse it, as it may refuse a trigger.")
+@dry_run_option
 @json_option
-def retrain(model: str | None, cause: str, governed: bool, as_json: bool) -> None:
-    """Train a challenger with captured, labelled rows and let it climb as far as the policy's `auto` says."""
-    retrained, outcome = platform().retrain(only_model(model), cause, forced=not governed)
+def retrain(model: str | None, cause: str, governed: bool, dry_run: bool, as_json: bool) -> None:
+    """Train a challenger with captured, labelled rows and let it climb as far as the policy's `auto` says.
+
+    \b
+    mlplatform retrain churn --cause "new price list"
+    """
+    name, p = only_model(model), platform()
+    if dry_run:
+        from mlplatform.flows import plan
+
+        planned = plan.retraining(p.world, p.policy(name), forced=not governed)
+        emit(planned, as_json, render.planned_retraining)
+        leave(0 if planned.permit.allowed else 3)
+        return
+    retrained, outcome = p.retrain(name, cause, forced=not governed)
     emit(
         {"retrained": retrained, "outcome": outcome}, as_json, lambda _: click.echo(retrained.record.outcome)
     )

@@ -32,7 +32,7 @@ def load_policy(path: Path) -> Policy:
     file = TomlFile.read(path)
     values = _regular(file.values)
     policy, mistakes = validate(Policy, values)
-    file.mistakes += [Mistake(_as_written(m.where), m.what) for m in mistakes]
+    file.mistakes += [Mistake(_as_written(_pinned(values, m)), m.what) for m in mistakes]
     _check_stages(file)
     _check_targets(file)
     for where, kind, use in _uses(values):
@@ -76,6 +76,17 @@ def _use(item: Any) -> Any:
     if not isinstance(item, dict) or "use" not in item:
         return item
     return {"use": item["use"], "options": {k: v for k, v in item.items() if k != "use"}}
+
+
+def _pinned(values: Any, mistake: Mistake) -> KeyPath:
+    """The key whose value a table's own check complains of, where the message quotes it."""
+    for part in mistake.where:
+        values = values.get(part) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if isinstance(value, str) and repr(value) in mistake.what:
+                return (*mistake.where, key)
+    return mistake.where
 
 
 def _as_written(where: KeyPath) -> KeyPath:

@@ -48,8 +48,8 @@ def read_arrow(path: Path) -> pa.Table:
         if path.suffix in (".parquet", ".pq"):
             return pq.read_table(path, partitioning=None)
         raise ValueError(f"its name must end in .parquet or .csv, not {path.suffix!r}")
-    except FileNotFoundError as error:
-        raise UnreadableTable(path=path, cause="there is no such file") from error
+    except FileNotFoundError:
+        raise UnreadableTable(path=path, cause="there is no such file") from None
     except (OSError, ValueError) as error:
         raise UnreadableTable(path=path, cause=_one_line(error)) from error
 

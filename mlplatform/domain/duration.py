@@ -34,3 +34,19 @@ def spell(span: timedelta) -> str:
         if seconds >= _UNITS[unit] and (seconds / _UNITS[unit]).is_integer():
             return f"{int(seconds / _UNITS[unit])}{unit}"
     return f"{seconds:f}".rstrip("0").rstrip(".") + "s"
+
+
+def rough(span: timedelta) -> str:
+    """A duration for people, to the two largest units.
+
+    >>> rough(timedelta(seconds=85499.7))
+    '23h 45m'
+    >>> rough(timedelta(seconds=12))
+    '12s'
+    """
+    minutes = round(span.total_seconds() / 60)
+    if minutes < 1:
+        return f"{round(span.total_seconds())}s"
+    days, hours = minutes // 1440, minutes // 60 % 24
+    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "m")]
+    return " ".join(f"{count}{unit}" for count, unit in parts if count)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mlplatform.domain.duration import duration, spell
+from mlplatform.domain.duration import duration, rough
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def may_retrain(history: Sequence[Retraining], limits: Limits, now: datetime, fo
         return Permit(True, "asked for by a person")
     if history and now - history[-1].at < duration(limits.cooldown):
         left = duration(limits.cooldown) - (now - history[-1].at)
-        return Permit(False, f"cooldown of {limits.cooldown}: {spell(left)} left")
+        return Permit(False, f"cooldown of {limits.cooldown}: {rough(left)} left")
     week = [r for r in history if now - r.at < timedelta(days=7)]
     if len(week) >= limits.per_week:
         return Permit(False, f"budget: {len(week)} of {limits.per_week} retrainings used in 7 days")

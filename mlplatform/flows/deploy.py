@@ -45,11 +45,20 @@ def follow(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     return rollout
 
 
+def unfinished(world: World, policy: Policy) -> list[Rollout]:
+    """Rollouts between two steps: when nobody works on the model, their process died."""
+    active = world.deployments.active(policy.model)
+    passed = {e.draft.key for e in world.ledger.entries(policy.model)} if active else set()
+    return [r for r in active if r.phase is not Phase.PROBATION or passed_key(r.id) in passed]
+
+
 def resume(world: World, policy: Policy) -> None:
     """Go on with rollouts whose process died between two steps. One without its entry in the ledger never began."""
-    for rollout in world.deployments.active(policy.model):
+    for rollout in unfinished(world, policy):
         recorded = {e.draft.key for e in world.ledger.entries(policy.model)}
-        if rollout.phase is Phase.OPENED and opened_key(rollout.id) not in recorded:
+        if rollout.phase is Phase.PROBATION:
+            _end_probation(world, policy, rollout, "it had passed")
+        elif rollout.phase is Phase.OPENED and opened_key(rollout.id) not in recorded:
             world.deployments.save(rollout.now_in(Phase.FAILED, "its process died before it was recorded"))
         else:
             follow(world, policy, rollout)
@@ -58,6 +67,10 @@ def resume(world: World, policy: Policy) -> None:
 def opened_key(rollout: str) -> str:
     """Idempotency key of the entry that records a rollout with its evidence."""
     return f"rollout:{rollout}:opened"
+
+
+def passed_key(rollout: str) -> str:
+    return f"rollout:{rollout}:passed"
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
@@ -111,6 +124,12 @@ def is_running(world: World, endpoint: Endpoint) -> bool:
     return target.status(world.documents.folder(endpoint.name)).running
 
 
+def has_died(world: World, endpoint: Endpoint) -> bool:
+    """Whether the server was killed: one that was stopped takes its announcement away."""
+    announced = world.documents.folder(endpoint.name) / "server.json"
+    return announced.exists() and not is_running(world, endpoint)
+
+
 def capture_rule(policy: Policy) -> CaptureRule:
     time = [policy.data.time] if policy.data.time else []
     return CaptureRule(
@@ -129,9 +148,7 @@ def _shift(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     before = version_of(world, rollout.model, rollout.previous) if rollout.previous else None
     assert version is not None
     try:
-        if not _is_told(
-            world, rollout.endpoint, version
-        ):  # else the process died after it had moved the traffic
+        if not _is_told(world, rollout.endpoint, version):
             publish(world, policy, rollout.stage, before, [version])
         failpoint("deploy:warm")
         publish(world, policy, rollout.stage, version, [before] if before else [])
@@ -186,8 +203,13 @@ def _close_probation(world: World, policy: Policy, rollout: Rollout) -> Rollout:
         changes = (Change(previous, STANDBY, RETIRED),)
     _note(world, rollout, Kind.PROBATION_PASSED, step.because, {}, "passed", changes)
     failpoint("deploy:passed")
+    return _end_probation(world, policy, rollout, step.because)
+
+
+def _end_probation(world: World, policy: Policy, rollout: Rollout, because: str) -> Rollout:
+    """Nothing is kept warm any more."""
     publish(world, policy, rollout.stage, version_of(world, rollout.model, rollout.version), start=False)
-    return world.deployments.save(rollout.now_in(Phase.DONE, step.because))
+    return world.deployments.save(rollout.now_in(Phase.DONE, because))
 
 
 def _give_up(world: World, policy: Policy, rollout: Rollout, before: Version | None, why: str) -> Rollout:
@@ -237,12 +259,13 @@ def _endpoint(policy: Policy, stage: str) -> Endpoint:
     if endpoint is None:
         raise UsageError(
             what=f"stage {stage} of {policy.model} has no endpoint",
-            hint=f'Add `endpoint = {{{{ name = "{policy.model}" }}}}` to [stages.{stage}] in its policy.',
+            hint=f'Add `endpoint = {{ name = "{policy.model}" }}` to [stages.{stage}] in its policy.',
         )
     return endpoint
 
 
 def _is_told(world: World, endpoint: str, version: Version) -> bool:
+    """Whether all traffic goes to the version already: a process that died had got that far."""
     try:
         routes = world.documents.routes(endpoint)
     except ValueError:  # damaged: the next document replaces it

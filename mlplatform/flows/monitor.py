@@ -46,7 +46,9 @@ def monitor(
     of what was read.
     """
     ingested = world.observations.ingest(endpoint)
-    read = [w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))]
+    read = [
+        w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))
+    ]
     stored = [(w, d) for w, d in world.windows.recent(policy.model, 100) if w.endpoint == endpoint]
     known = {w.start: w for w, _ in stored} | {w.start: w for w in read}
     seen = [(w, _decide(world, policy, [known[s] for s in sorted(known) if s <= w.start])) for w in read]

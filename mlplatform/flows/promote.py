@@ -122,7 +122,7 @@ def approve(world: World, policy: Policy, wish: Wish) -> Entry:
     if not wish.actor.verified and not demand.unverified:
         raise Refused(
             what=f"{wish.actor.name} is not verified, and {wish.stage} of {policy.model} wants verified approvals",
-            hint="Set `approvals = {{ count = N, unverified = true }}` in the policy to count those from a terminal.",
+            hint="Set `approvals = { count = N, unverified = true }` in the policy to count those from a terminal.",
         )
     data = {"approval": plain(approval)}
     failpoint("approve:judged")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlplatform.domain.ladder import STANDBY, is_stage
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
 from mlplatform.errors import ChangedBytes, MlplatformError, UnknownName
 from mlplatform.flows import deploy
@@ -17,7 +17,7 @@ from mlplatform.flows.probation import version_of
 from mlplatform.flows.project import project
 from mlplatform.flows.rollback import finish_rollback
 from mlplatform.flows.world import World
-from mlplatform.ports import Intent, Target
+from mlplatform.ports import Intent
 
 
 def differences(world: World, policy: Policy, alone: bool = False) -> list[Difference]:
@@ -44,7 +44,7 @@ def reconcile(world: World, policy: Policy) -> list[Difference]:
 
 
 def recover(world: World, policy: Policy) -> int:
-    """Finish or undo flows that died in the middle; the number of them. Comes before every verb that changes something."""
+    """Finish or undo flows that died in the middle; the number of them. Before every verb that changes something."""
     world.bundles.sweep()
     found = _half_done(world, policy, alone=True)
     for difference in found:
@@ -143,9 +143,7 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
             what = f"endpoint {endpoint.name} is told to serve something other than {version.ref}"
             mend = bound(deploy.serve_holder, world, policy, stage)
             found.append(Difference(policy.model, what, "told again", mend))
-        target: Target = world.build("target", Use(endpoint.target))
-        folder = world.documents.folder(endpoint.name)
-        if (folder / "server.json").exists() and not target.status(folder).running:
+        if deploy.has_died(world, endpoint):
             what, mend = (
                 f"the server of endpoint {endpoint.name} died",
                 bound(deploy.start_server, world, policy, stage),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
-from mlplatform.domain.policy import Use
+from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.version import Version
-from mlplatform.errors import Refused
+from mlplatform.errors import MlplatformError, Refused, UsageError
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import Candidate, Intent, Made
 from mlplatform.stats.profile import make_spec, profile
@@ -48,9 +49,8 @@ def register(world: World, model: str, run_id: str, actor: Actor, cause: str = "
     key = f"register:{model}:{run_id}"
     if known := _registered(world, model, run_id, None):
         return known
-    world.intents.open(_intent(world, key, "register", model))
-    failpoint("register:intent")
-    with world.bundles.stage() as staged:
+    with _prepared(world, _intent(world, key, "register", model)), world.bundles.stage() as staged:
+        failpoint("register:intent")
         candidate = world.runs.candidate(run_id, staged / "download")
         world.trust.inspect(candidate.model_folder, (candidate.runtime,))
         failpoint("register:downloaded")
@@ -70,10 +70,11 @@ def compress(world: World, parent: Version, steps: Sequence[Use], actor: Actor) 
     if known := _registered(world, parent.model, parent.run_id, technique, parent.number):
         return known
     world.bundles.verify(parent.digest)
-    world.intents.open(_intent(world, key, "register", parent.model))
-    failpoint("compress:intent")
-    manifest, notes = _apply(world, parent.digest, steps)
-    run_id = world.runs.log_derived(parent.run_id, world.bundles.path(manifest.digest), manifest, technique)
+    with _prepared(world, _intent(world, key, "register", parent.model)):
+        failpoint("compress:intent")
+        manifest, notes = _apply(world, parent.digest, steps)
+        bundle = world.bundles.path(manifest.digest)
+        run_id = world.runs.log_derived(parent.run_id, bundle, manifest, technique)
     failpoint("compress:frozen")
     admission = _Admission(
         parent.model,
@@ -90,7 +91,29 @@ def compress(world: World, parent: Version, steps: Sequence[Use], actor: Actor) 
     return _admit(world, actor, admission)
 
 
+def techniques(policy: Policy, names: Sequence[str] = ()) -> Sequence[Use]:
+    """The techniques that were named, or those of the policy; raises UsageError when there are none."""
+    uses = tuple(Use(name) for name in names) or policy.compress.steps
+    if not uses:
+        raise UsageError(
+            what=f"no technique was named, and the policy of {policy.model} has none",
+            hint="Name them with --steps onnx,dynamic_int8, or in [compress] of the policy.",
+        )
+    return uses
+
+
 # --- the common end -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _prepared(world: World, intent: Intent) -> Iterator[None]:
+    """Around everything before MLflow is told of a version: when that fails, nothing is left to recover."""
+    world.intents.open(intent)
+    try:
+        yield
+    except MlplatformError:
+        world.intents.close(intent.key)
+        raise
 
 
 def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
@@ -176,22 +199,30 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
 
 def _apply(world: World, digest: str, steps: Sequence[Use]) -> tuple[Manifest, dict[str, Any]]:
     """One folder a step, all inside one staged folder; only the last one is frozen."""
-    notes: dict[str, Any] = {}
-    source, manifest = world.bundles.path(digest), world.bundles.manifest(digest)
     with world.bundles.stage() as staged:
-        for position, step in enumerate(steps):
-            folder = staged / str(position)
-            folder.mkdir()
-            made = _step(world, step, source, manifest, folder)
-            notes[step.use] = dict(made.notes)
-            for name in ("sample.json", "reference.json"):
-                shutil.copyfile(source / name, folder / name)
-            source, manifest = folder, _child(manifest, made)
+        source, manifest, notes = carry_out(world, digest, steps, staged)
         failpoint("compress:made")
         frozen = world.bundles.freeze(source, manifest)
     for name in EVIDENCE:
         shutil.copyfile(world.bundles.evidence(digest) / name, world.bundles.evidence(frozen.digest) / name)
     return frozen, notes
+
+
+def carry_out(
+    world: World, digest: str, steps: Sequence[Use], staged: Path
+) -> tuple[Path, Manifest, dict[str, Any]]:
+    """Techniques one after the other: the last one's folder, its manifest without files, and notes by technique."""
+    notes: dict[str, Any] = {}
+    source, manifest = world.bundles.path(digest), world.bundles.manifest(digest)
+    for position, step in enumerate(steps):
+        folder = staged / str(position)
+        folder.mkdir()
+        made = _step(world, step, source, manifest, folder)
+        notes[step.use] = dict(made.notes)
+        for name in ("sample.json", "reference.json"):
+            shutil.copyfile(source / name, folder / name)
+        source, manifest = folder, _child(manifest, made)
+    return source, manifest, notes
 
 
 def _step(world: World, step: Use, source: Path, manifest: Manifest, folder: Path) -> Made:

@@ -14,7 +14,7 @@ from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
 from mlplatform.flows.evaluate import labelled_window
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import RetrainingRecord
+from mlplatform.ports import Observed, RetrainingRecord
 
 STARTED, REFUSED, LIVE, LOST, FAILED, DIED = (
     "started",
@@ -50,7 +50,9 @@ def retrain(
     )
     if not permit.allowed:
         return refuse(world, policy, cause, as_of, permit.because)
-    return _train(world, policy, project, RetrainingRecord(uuid4().hex, policy.model, as_of, cause, STARTED), permit)
+    return _train(
+        world, policy, project, RetrainingRecord(uuid4().hex, policy.model, as_of, cause, STARTED), permit
+    )
 
 
 def refuse(world: World, policy: Policy, cause: str, as_of: datetime, because: str) -> Retrained:
@@ -58,6 +60,14 @@ def refuse(world: World, policy: Policy, cause: str, as_of: datetime, because: s
     record = RetrainingRecord(uuid4().hex, policy.model, as_of, cause, f"{REFUSED}: {because}")
     world.retrainings.save(record)
     return Retrained(Permit(False, because), record)
+
+
+def as_of(world: World, policy: Policy) -> datetime:
+    """Now; where the policy names an event time, the newest captured one."""
+    stage = policy.live_stage
+    endpoint = policy.stage(stage).endpoint if stage else None
+    span = world.observations.span(endpoint.name, policy.data.time) if endpoint else None
+    return span[1] if span and policy.data.time else world.clock.now()
 
 
 def lease_name(model: str) -> str:
@@ -123,26 +133,30 @@ def _train(
     except MlplatformError as error:
         world.retrainings.save(replace(record, outcome=f"{FAILED}: {error}"))
         raise
-    failpoint("retrain:trained")
     trained = replace(record, run_id=run_id)
     world.retrainings.save(trained)
+    failpoint("retrain:trained")
     return Retrained(permit, trained, run_id, rows)
 
 
 def _extra_data(world: World, policy: Policy, name: str) -> tuple[Path | None, int]:
+    observed = extra_rows(world, policy)
+    if observed is None or observed.rows == 0:
+        return None, 0
+    path = world.work / f"retrain-{name}.parquet"
+    world.tables.write(path, {**observed.columns, policy.data.target: observed.truth})
+    return path, observed.rows
+
+
+def extra_rows(world: World, policy: Policy) -> Observed | None:
     """Captured rows whose truth is known, older than the rows that the evaluation will use."""
     stage = policy.live_stage
     endpoint = policy.stage(stage).endpoint if stage else None
     if endpoint is None:
-        return None, 0
+        return None
     world.observations.ingest(endpoint.name)
     end = None
     if policy.data.evaluate.use == "labelled_window":
         window = labelled_window(world, policy, endpoint.name, None)
         end = window[0] if window else None
-    observed = world.observations.read(endpoint.name, None, end, policy.data.time, labelled=True)
-    if observed.rows == 0:
-        return None, 0
-    path = world.work / f"retrain-{name}.parquet"
-    world.tables.write(path, {**observed.columns, policy.data.target: observed.truth})
-    return path, observed.rows
+    return world.observations.read(endpoint.name, None, end, policy.data.time, labelled=True)

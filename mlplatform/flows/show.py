@@ -1,14 +1,18 @@
-"""diff: what two versions of a model have in common and where they differ."""
+"""Looking: a version by its name, a model's history, and what two versions have in common and where they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.ledger import Entry
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.verdict import Evaluation
-from mlplatform.domain.version import Version
+from mlplatform.domain.version import Version, VersionRef
+from mlplatform.errors import MlplatformError, UnknownName, UsageError
 from mlplatform.flows.world import World
 
 
@@ -67,3 +71,39 @@ def _of_evaluation(evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     return "-" if value is None else str(value)
+
+
+def version(world: World, policies: Mapping[str, Policy], ref: str) -> Version:
+    """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName, UsageError."""
+    wanted = VersionRef.parse(ref)
+    versions = world.ledger.versions(wanted.model)
+    if not versions:
+        raise _no_version(world, policies, wanted.model)
+    number = wanted.number
+    if wanted.stage is not None:
+        number = world.ledger.standings(wanted.model).holder(wanted.stage)
+        if number is None:
+            stages = policies[wanted.model].ladder.stages if wanted.model in policies else ()
+            if wanted.stage not in stages:
+                raise UnknownName("stage", wanted.stage, stages)
+            hint = f"Put one there: mlplatform promote {wanted.model}@N {wanted.stage} --reason ..."
+            raise UsageError(hint, what=f"no version of {wanted.model} is in {wanted.stage}")
+    for item in versions:
+        if item.number == number:
+            return item
+    raise UnknownName(f"version of {wanted.model}", str(number), (str(v.number) for v in versions))
+
+
+def history(
+    world: World, policies: Mapping[str, Policy], model: str, until: datetime | None = None
+) -> list[Entry]:
+    """Entries of the ledger up to a moment, oldest first; raises UnknownName."""
+    if model not in world.ledger.models():
+        raise _no_version(world, policies, model)
+    return world.ledger.entries(model, until)
+
+
+def _no_version(world: World, policies: Mapping[str, Policy], model: str) -> MlplatformError:
+    if model in policies:
+        return UsageError(f"Make its first one: mlplatform train {model}", what=f"{model} has no version yet")
+    return UnknownName("model", model, {*world.ledger.models(), *policies})

@@ -11,17 +11,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
 from mlplatform.control import Platform
 from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, WorldError
+from mlplatform.flows import deploy
 from mlplatform.jobs.runner import Runner, stopping_on_signals
 from mlplatform.ports import Progress
 
 START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+WATCH_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 1.0, 30.0
 HOST = "127.0.0.1"
 
 
@@ -33,19 +36,59 @@ def up(platform: Platform, mlflow_port: int, tell: Progress) -> None:
         _only_one(home / "up.lock"),
         stopping_on_signals() as stop,
         _mlflow(platform, mlflow_port, stop, tell),
+        _stopped_at_the_end(platform, tell),
     ):
         for model in platform.policies:
-            _serve(platform, model, tell)
+            if not stop.is_set():
+                _serve(platform, model, tell)
         tell("scheduled jobs run here; Ctrl-C stops everything")
         world = platform.world
         runner = Runner(platform, platform.schedules, world.leases, world.clock, platform.owner, tell)
-        try:
+        with _watched(platform, stop, tell):
             runner.run(stop)
-        finally:
-            for state in platform.endpoints():
-                if state.server.running:
+
+
+@contextmanager
+def _stopped_at_the_end(platform: Platform, tell: Progress) -> Iterator[None]:
+    """Whatever happens inside, no model server is left running."""
+    try:
+        yield
+    finally:
+        for state in platform.endpoints():
+            if state.server.running:
+                try:
                     platform.undeploy(state.model, state.stage)
                     tell(f"endpoint {state.name} stopped")
+                except MlplatformError as error:
+                    tell(f"endpoint {state.name} did not stop: {error}")
+
+
+@contextmanager
+def _watched(platform: Platform, stop: threading.Event, tell: Progress) -> Iterator[None]:
+    """A server that was killed is started again, also while a job runs: the watch is a thread of its own."""
+    watch = threading.Thread(target=_watch, args=(Platform(platform.settings), stop, tell), name="watch")
+    watch.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watch.join()
+
+
+def _watch(platform: Platform, stop: threading.Event, tell: Progress) -> None:
+    pause = WATCH_SECONDS
+    while not stop.wait(pause):
+        pause = WATCH_SECONDS
+        try:
+            for policy in platform.policies.values():
+                for stage in policy.ladder.stages:
+                    endpoint = policy.stage(stage).endpoint
+                    if endpoint and deploy.has_died(platform.world, endpoint) and not stop.is_set():
+                        state = deploy.start_server(platform.world, policy, stage)
+                        tell(f"the server of endpoint {endpoint.name} died; started again at {state.url}")
+        except MlplatformError as error:
+            pause = PAUSE_AFTER_FAILURE_SECONDS
+            tell(f"{error}; looking again in {pause:.0f} s")
 
 
 def _serve(platform: Platform, model: str, tell: Progress) -> None:
@@ -70,13 +113,13 @@ def _only_one(lock: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             known = json.loads(file.read() or "{}")
-            raise AlreadyRunning(
-                what="`mlplatform up`", pid=known.get("pid", "?"), address=f", {known.get('mlflow', '')}"
-            ) from None
+            address = f", MLflow at {known['mlflow']}" if known.get("mlflow") else ""
+            raise AlreadyRunning(what="`mlplatform up`", pid=known.get("pid", "?"), address=address) from None
+        _announce(lock)
         yield
 
 
-def _announce(lock: Path, address: str) -> None:
+def _announce(lock: Path, address: str = "") -> None:
     lock.write_text(json.dumps({"pid": os.getpid(), "mlflow": address}))
 
 
@@ -151,11 +194,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """By its process group: MLflow's server has workers of its own."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it would keep the port
+    process.wait()
 
 
 def _free_port() -> int:
@@ -171,4 +214,6 @@ def _demand_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise PortInUse(port=port, host=HOST) from None
+            raise PortInUse(
+                "Choose another with --mlflow-port, or 0 for any free one.", port=port, host=HOST
+            ) from None

@@ -105,7 +105,7 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
             listener.listen(BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(port=port, host=host) from error
+            raise PortInUse(port=port, host=host) from None
         raise WorldError(what=f"Cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listeners
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import threading
 import time
 import warnings
@@ -51,11 +52,12 @@ class Mlflow:
         artifact_root: Path | None = None,
         patience_s: float = 20.0,
         sleep: Callable[[float], None] = time.sleep,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.uri = tracking_uri
         self.artifact_root = artifact_root.resolve() if artifact_root else None
         self.patience_s = patience_s
-        self._sleep = sleep
+        self._sleep, self._tell = sleep, tell
 
     @cached_property
     def client(self) -> Any:
@@ -133,8 +135,9 @@ class Mlflow:
     def _patiently(
         self, do: Callable[[], Any], recheck: Callable[[], Any] | None, timeout_s: float | None = None
     ) -> Any:
-        deadline = time.monotonic() + (self.patience_s if timeout_s is None else timeout_s)
-        pause = 0.1
+        patience = self.patience_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + patience
+        pause, told = 0.1, False
         while True:
             try:
                 with quiet():
@@ -143,7 +146,15 @@ class Mlflow:
                 self._translate(error)
                 wait = pause * random.uniform(0.5, 1.5)  # two that collided must not meet again
                 if time.monotonic() + wait > deadline:
+                    if refusal := re.search(r"\[Errno -?\d+\] ([^\"')]+)", str(error)):
+                        # The operating system's own words; what the packages in between add is several lines of it.
+                        raise MlflowUnreachable(uri=_masked(self.uri), cause=refusal[1].lower()) from None
                     raise MlflowUnreachable(uri=_masked(self.uri), cause=one_line(error)) from error
+            if pause > 1 and not told:
+                told = True
+                self._tell(
+                    f"MLflow at {_masked(self.uri)} does not answer yet; waiting up to {patience:.0f} s"
+                )
             self._sleep(wait)
             pause = min(pause * 2, 2.0)
             if recheck and (answer := recheck()) is not None:

@@ -57,6 +57,12 @@ def test_a_stopped_server_can_be_started_again(target: Target, spec: ServerSpec)
     assert target.apply(spec).running
 
 
+def test_a_server_that_is_started_again_keeps_its_port(target: Target, spec: ServerSpec) -> None:
+    port = target.apply(spec).port
+    target.stop(spec.folder)
+    assert target.apply(spec).port == port
+
+
 def test_a_server_that_cannot_start_is_an_error_that_says_why(target: Target, tmp_path: Path) -> None:
     spec = ServerSpec("churn", tmp_path / "churn", host="0.0.0.0")
     if isinstance(target, FakeTarget):

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ class LocalTarget:
                     desired, f"it does not answer after {self.start_seconds:.0f} s: {_last_line(folder)}"
                 )
             time.sleep(POLL_SECONDS)
+        (folder / "port").write_text(str(state.port))
         return state
 
     def status(self, folder: Path) -> ServerState:
@@ -115,7 +117,8 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         "--folder",
         str(desired.folder.absolute()),
     ]
-    command += ["--host", desired.host, "--port", str(desired.port), "--workers", str(desired.workers)]
+    port = str(desired.port or _port_before(desired))
+    command += ["--host", desired.host, "--port", port, "--workers", str(desired.workers)]
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -128,6 +131,18 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         )
     _children[process.pid] = process
     return process
+
+
+def _port_before(desired: ServerSpec) -> int:
+    """The port of the server before, so that clients find the next one; 0 when there was none or it is taken."""
+    try:
+        port = int((desired.folder / "port").read_text())
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((desired.host, port))
+    except (OSError, ValueError, OverflowError):
+        return 0
+    return port
 
 
 def _environment() -> dict[str, str]:

@@ -83,6 +83,7 @@ class FakeTarget:
     """Why the next server does not start."""
     started: list[ServerSpec] = field(default_factory=list)
     _states: dict[Path, ServerState] = field(default_factory=dict)
+    _ports: dict[Path, int] = field(default_factory=dict)
 
     def apply(self, desired: ServerSpec) -> ServerState:
         if (state := self._states.get(desired.folder)) is not None:
@@ -91,7 +92,7 @@ class FakeTarget:
             log = desired.folder / "server.log"
             raise ServerDidNotStart(endpoint=desired.endpoint, cause=self.fails, log=log)
         self.started.append(desired)
-        port = desired.port or 40_000 + len(self.started)
+        port = desired.port or self._ports.setdefault(desired.folder, 40_000 + len(self.started))
         state = ServerState(desired.endpoint, True, desired.host, port, FAKE_PID)
         self._states[desired.folder] = state
         return state

@@ -133,6 +133,17 @@ def test_a_baseline_outside_zero_and_one_is_refused(baseline) -> None:
         start(baseline)
 
 
-def test_losses_below_zero_or_above_one_are_refused() -> None:
+@pytest.mark.parametrize("loss", [-0.1, 1.1, np.nan])
+def test_losses_below_zero_or_above_one_are_refused(loss: float) -> None:
     with pytest.raises(UsageError):
-        error_rate_exceeds(np.array([0.5]), 0.1)
+        error_rate_exceeds(np.array([loss]), 0.1)
+
+
+def test_bounded_losses_keep_the_false_alarm_rate_and_find_a_worse_mean() -> None:
+    """Losses of 0, 1/2 and 1, as paired comparisons with ties give them: never more alarms than stated."""
+    rng = np.random.default_rng(7)
+    fair, worse = (0.1, 0.8, 0.1), (0.05, 0.6, 0.35)
+    draws = {shares: rng.choice([0.0, 0.5, 1.0], size=(300, 400), p=shares) for shares in (fair, worse)}
+    alarms = {s: np.mean([error_rate_exceeds(row, 0.525, 0.05).breached for row in d]) for s, d in draws.items()}
+    assert alarms[fair] <= 0.05
+    assert alarms[worse] >= 0.9

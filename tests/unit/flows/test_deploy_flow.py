@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
+
+from mlplatform.domain.ladder import RETIRED, Change
+from mlplatform.domain.ledger import Draft, Kind
+from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.routes import WorkerStatus
+from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow
+from mlplatform.flows.deploy import advance, resume
+from mlplatform.flows.probation import next_step
+from mlplatform.flows.promote import Wish, promote
+from mlplatform.flows.rollback import finish_rollback, plan_rollback, rollback
+from mlplatform.testing.fakes.serving import FAKE_PID
+
+
+def two_live(fakes: Fakes) -> None:
+    """Version 2 on probation in production, 1 kept warm."""
+    given = policy()
+    fakes.live(given, "run1")
+    fakes.live(given, "run2")
+    assert fakes.places == {1: "STANDBY", 2: "production"}
+
+
+# --- rollouts -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_version_of_an_endpoint_is_served_and_has_nothing_to_fall_back_on(fakes: Fakes) -> None:
+    fakes.live(policy(), "run1")
+    assert (fakes.served, fakes.warm()) == ([1], [])
+    assert fakes.world.deployments.active(MODEL) == []
+    assert fakes.kinds == ["registered", "promoted", "rollout_opened", "traffic_shifted", "promoted"]
+
+
+def test_a_successor_is_loaded_beside_the_incumbent_before_it_gets_traffic(fakes: Fakes) -> None:
+    two_live(fakes)
+    told = [([r.version for r in d.routes], [r.version for r in d.standby]) for d in fakes.documents.published]
+    assert told == [([], [1]), ([1], []), ([1], [2]), ([2], [1])]
+    [rollout] = fakes.world.deployments.active(MODEL)
+    assert (rollout.phase, rollout.previous) == (Phase.PROBATION, 1)
+
+
+def test_a_version_that_the_server_refuses_leaves_stage_and_traffic_where_they_were(fakes: Fakes) -> None:
+    given = policy()
+    fakes.live(given, "run1")
+    version = fakes.version("run2")
+    fakes.promote(given, version, "staging")
+    outcome = promote(fakes.world, given, Wish(version, "production", ADA, "because"))
+    assert outcome.rollout
+    fakes.documents.refuses = "it does not load"
+    failed = advance(fakes.world, given, outcome.rollout)
+    assert failed.phase is Phase.FAILED
+    assert "it does not load" in failed.because
+    assert "could not be put back" in failed.because
+    assert fakes.places == {1: "production", 2: "staging"}
+    assert fakes.served == [1]
+    assert fakes.kinds[-1] == "rollout_failed"
+
+
+def test_a_stage_that_somebody_else_took_meanwhile_is_left_to_them(fakes: Fakes) -> None:
+    given = policy()
+    fakes.live(given, "run1")
+    version = fakes.version("run2")
+    fakes.promote(given, version, "staging")
+    outcome = promote(fakes.world, given, Wish(version, "production", ADA, "because"))
+    assert outcome.rollout
+    shifted = advance(fakes.world, given, outcome.rollout)
+    fakes.ledger.append(Draft(MODEL, Kind.RETIRED, 2, ADA, "gone", (Change(2, "staging", RETIRED),)))
+    with pytest.raises(Refused):
+        advance(fakes.world, given, shifted)
+    assert fakes.places == {1: "production", 2: "RETIRED"}
+
+
+def test_a_rollout_without_its_entry_never_began(fakes: Fakes) -> None:
+    """Its process died between the two: what it was judged by was not recorded."""
+    given = policy()
+    fakes.live(given, "run1")
+    version = fakes.version("run2")
+    fakes.promote(given, version, "staging")
+    outcome = promote(fakes.world, given, Wish(version, "production", ADA, "because"))
+    assert outcome.rollout
+    unrecorded = replace(outcome.rollout, id="other", endpoint="elsewhere", fence=0)
+    fakes.world.deployments.open(unrecorded)
+    resume(fakes.world, given)
+    phases = {r.id: r.phase for r in fakes.world.deployments.history(MODEL)}
+    assert phases["other"] is Phase.FAILED
+    assert phases[outcome.rollout.id] is Phase.PROBATION
+    assert fakes.served == [2]
+
+
+# --- probation ------------------------------------------------------------------------------------------------------
+
+
+def test_probation_ends_well_and_the_one_before_is_let_go(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    [rollout] = fakes.world.deployments.active(MODEL)
+    assert advance(fakes.world, given, rollout) == rollout
+    fakes.clock.advance(86400)
+    assert advance(fakes.world, given, rollout).phase is Phase.DONE
+    assert fakes.places == {1: "RETIRED", 2: "production"}
+    assert (fakes.served, fakes.warm()) == ([2], [])
+    assert fakes.kinds[-1] == "probation_passed"
+
+
+def test_a_version_worse_than_the_one_before_on_the_same_rows_breaks_probation(fakes: Fakes) -> None:
+    two_live(fakes)
+    second = fakes.ledger.versions(MODEL)[1]
+    fakes.answered(second, 200, 240, hour=0, right=False)
+    fakes.observations.ingest("churn")
+    [rollout] = fakes.world.deployments.active(MODEL)
+    step = next_step(fakes.world, policy(), rollout)
+    assert step.step is Step.TAKE_BACK
+    assert "error rate on 40 labelled rows: churn@2 1, churn@1 would have had 0" in step.because
+
+
+def test_a_version_that_is_wrong_where_the_one_before_is_wrong_too_stays(fakes: Fakes) -> None:
+    """The world changed, not the version."""
+    given = policy()
+    fakes.live(given, "run1", skill=0.9)
+    fakes.live(given, "run2")
+    first, second = fakes.ledger.versions(MODEL)
+    fakes.teach(first, 0.0)
+    fakes.answered(second, 200, 240, hour=0, right=False)
+    fakes.observations.ingest("churn")
+    [rollout] = fakes.world.deployments.active(MODEL)
+    assert next_step(fakes.world, given, rollout).step is Step.WAIT
+
+
+def test_requests_that_fail_break_probation(fakes: Fakes) -> None:
+    two_live(fakes)
+    generation = fakes.documents.published[-1].generation
+    counts = {f"{MODEL}@2": 50, f"{MODEL}@2:failed": 20}
+    fakes.documents.report("churn", WorkerStatus(FAKE_PID, generation, counts=counts))
+    [rollout] = fakes.world.deployments.active(MODEL)
+    step = next_step(fakes.world, policy(), rollout)
+    assert (step.step, step.because) == (Step.TAKE_BACK, "20 of 70 requests failed, 1.0% allowed")
+
+
+# --- rollback -------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_moves_traffic_stage_and_ends_the_rollout(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    entry = rollback(fakes.world, given, "production", ADA, "worse")
+    assert fakes.places == {1: "production", 2: "ROLLED_BACK"}
+    assert fakes.served == [1]
+    assert (entry.draft.version, entry.draft.data["from"]) == (1, 2)
+    [*_, rollout] = fakes.world.deployments.history(MODEL)
+    assert (rollout.phase, rollout.because) == (Phase.FAILED, "worse")
+    assert fakes.world.intents.left() == []
+
+
+def test_a_rollback_to_a_corrupt_bundle_is_refused_and_the_live_version_stays(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    name = fakes.spoil(fakes.ledger.versions(MODEL)[0])
+    for attempt in (rollback, lambda *a: plan_rollback(*a[:3])):
+        with pytest.raises(ChangedBytes, match=name):
+            attempt(fakes.world, given, "production", ADA, "worse")
+    assert fakes.places == {1: "STANDBY", 2: "production"}
+    assert fakes.served == [2]
+    assert fakes.world.intents.left() == []
+
+
+def test_a_rollback_that_the_server_cannot_follow_is_called_off(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    fakes.target.apply(spec(fakes))
+    fakes.documents.refuses = "out of memory"
+    with pytest.raises(ServerDidNotFollow):
+        rollback(fakes.world, given, "production", ADA, "worse")
+    assert fakes.places == {1: "STANDBY", 2: "production"}
+    assert fakes.documents.routes("churn").routes[0].version == 2  # type: ignore[union-attr]
+
+
+def spec(fakes: Fakes):  # type: ignore[no-untyped-def]
+    return fakes.target.started[-1]
+
+
+def test_with_nothing_earlier_a_rollback_is_refused(fakes: Fakes) -> None:
+    fakes.live(policy(), "run1")
+    with pytest.raises(Refused, match="no earlier good version"):
+        rollback(fakes.world, policy(), "production", ADA, "worse")
+
+
+def test_a_half_done_rollback_whose_target_was_damaged_meanwhile_is_called_off(fakes: Fakes) -> None:
+    """Else every later command would meet the same refusal."""
+    given = policy()
+    two_live(fakes)
+
+    class Dies:
+        def append(self, draft: Draft) -> None:
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(fakes.ledger, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        rollback(replace(fakes.world, ledger=Dies()), given, "production", ADA, "worse")  # type: ignore[arg-type]
+    assert fakes.served == [1]
+    fakes.spoil(fakes.ledger.versions(MODEL)[0])
+    fakes.target.stop(fakes.documents.folder("churn"))
+    [intent] = fakes.world.intents.left()
+    with pytest.raises(ChangedBytes):
+        finish_rollback(fakes.world, given, intent)  # the one before is still named as the warm one
+    assert fakes.places == {1: "STANDBY", 2: "production"}
+
+
+def test_everything_served_was_verified(fakes: Fakes) -> None:
+    given = policy()
+    fakes.live(given, "run1")
+    version = fakes.version("run2")
+    fakes.promote(given, version, "staging")
+    outcome = promote(fakes.world, given, Wish(version, "production", ADA, "because"))
+    assert outcome.rollout
+    fakes.spoil(version)
+    failed = advance(fakes.world, given, outcome.rollout)
+    assert failed.phase is Phase.FAILED
+    assert "was changed" in failed.because
+    assert fakes.served == [1]
+    assert np.isin([r.version for d in fakes.documents.published for r in (*d.routes, *d.standby)], [1]).all()
