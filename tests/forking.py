@@ -65,7 +65,9 @@ class Forker:
 def forker() -> Iterator[Forker]:
     command = [sys.executable, "-m", "tests.forking"]
     root = Path(__file__).parent.parent
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield Forker(process)
         assert process.stdin
         process.stdin.close()

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
 from tests.databases import BACKENDS
 from tests.forking import Forker, forker
 from tests.mlflow_stores import make_template

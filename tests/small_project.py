@@ -82,7 +82,7 @@ entry_points:
     command: "python train.py 1000"
 """
 
-TRAIN = '''
+TRAIN = """
 import sys
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -99,7 +99,7 @@ def log(seed):
 
 if __name__ == "__main__":
     print("runs", *[log(int(seed)) for seed in sys.argv[1:]])
-'''
+"""
 
 Database = Callable[[], AbstractContextManager[str]]
 
@@ -159,7 +159,12 @@ class SmallProject:
     """
 
     def __init__(self, folder: Path, mlflow_template: Path, database: Database, forker: Forker) -> None:
-        self.folder, self.template, self.database, self.forker = folder / "churn", folder / "kept", database, forker
+        self.folder, self.template, self.database, self.forker = (
+            folder / "churn",
+            folder / "kept",
+            database,
+            forker,
+        )
         self.folder.mkdir(parents=True)
         (self.folder / ".mlplatform").mkdir()
         shutil.copyfile(mlflow_template, self.folder / ".mlplatform" / "mlflow.db")
@@ -232,7 +237,9 @@ def _live_a_little(platform: Platform, runs: list[str]) -> None:
             _answer_and_label(platform)
     _register_broken(platform, runs[5])
     for ref, stage in ((f"{MODEL}@4", "staging"), (f"{MODEL}@3", "production")):
-        assert platform.check(ref, stage).status == "done"  # measured once; promotions in the copies are quick then
+        assert (
+            platform.check(ref, stage).status == "done"
+        )  # measured once; promotions in the copies are quick then
     platform.reconcile(MODEL)  # MLflow is told of the broken one, too
     assert dict(platform.world.ledger.standings(MODEL).places) == PLACES
 
@@ -323,7 +330,9 @@ def _assert_evaluations_whole(platform: Platform) -> None:
 
 def answering(url: str) -> str:
     """Which version answers a request."""
-    body = json.dumps({"dataframe_split": {"columns": ["c0", "c1", "c2", "at"], "data": [[0.1, 0.2, 0.3, None]]}})
+    body = json.dumps(
+        {"dataframe_split": {"columns": ["c0", "c1", "c2", "at"], "data": [[0.1, 0.2, 0.3, None]]}}
+    )
     headers = {"Content-Type": "application/json"}
     with urlopen(Request(f"{url}/invocations", body.encode(), headers), timeout=10) as answer:
         return str(answer.headers["Mlplatform-Model"])

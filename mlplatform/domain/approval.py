@@ -26,8 +26,11 @@ class Demand:
     """How many approvals a stage wants, and from whom."""
 
     count: int = 0
+    """Approvals by different people."""
     author_may_approve: bool = False
+    """Whether who trained it may approve it."""
     expires: str = "14d"
+    """How long an approval counts."""
     unverified: bool = False
     """Whether the approval of an unverified actor counts."""
 

@@ -14,6 +14,7 @@ class Limits:
     cooldown: str = "24h"
     """Shortest time between two retrainings."""
     per_week: int = 3
+    """Retrainings in any seven days."""
     stop_after_losses: int = 3
     """Stop after so many challengers in a row that did not go live."""
 

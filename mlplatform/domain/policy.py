@@ -27,11 +27,13 @@ class EvaluateOn:
     """The rows that candidate and incumbent answer."""
 
     use: Literal["holdout", "labelled_window"] = "holdout"
+    """The rows kept back in training, or the newest captured rows whose truth is known."""
     last: str = "30d"
     """For `labelled_window`: how far back from the newest labelled row."""
     min_rows: int = 200
     """With fewer labelled rows the holdout is used."""
     max_rows: int = 100_000
+    """Of more rows the newest are used."""
 
     def __post_init__(self) -> None:
         duration(self.last)
@@ -40,20 +42,25 @@ class EvaluateOn:
 @dataclass(frozen=True)
 class Data:
     target: str = "target"
+    """Column with what came true."""
     time: str | None = None
     """Column with the event's time. Without it the time of the prediction counts."""
     context: tuple[str, ...] = ()
     """Columns that a request may carry beside the features: captured, never shown to the model."""
     evaluate: EvaluateOn = field(default_factory=EvaluateOn)
+    """The rows that candidate and incumbent answer."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
     name: str
+    """What `predict`, `label` and the server's folder are called by."""
     target: str = "local"
+    """Where the server runs."""
     port: int = 0
     """0 takes any free one, and keeps it."""
     workers: int = 1
+    """Processes that share the port."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,62}", self.name):
@@ -67,12 +74,13 @@ class Probation:
     """How long the old version stays warm after a switch, and what takes the new one back."""
 
     lasts: str = "14d"
+    """How long the version before stays warm."""
     or_labels: int = 5000
     """Ends earlier, once so many labelled rows were seen."""
     error_rate: float = 0.01
     """Share of requests that may fail; a sequential test takes the version back above it."""
     quality_drop: float = 0.05
-    """How far below the incumbent's own evaluated quality live labels may be."""
+    """How much more often than the version before it may err, on the same labelled rows."""
     alpha: float = 0.01
     """Chance over the whole probation of taking back a version that keeps within the limits."""
 
@@ -85,17 +93,21 @@ class Probation:
 @dataclass(frozen=True)
 class Stage:
     gates: tuple[Use, ...] = ()
+    """All of them must pass."""
     auto: bool = False
     """Whether a version that passes may enter without a person asking for it."""
     endpoint: Endpoint | None = None
+    """The server that answers with the stage's version; entering the stage is a rollout then."""
     approvals: Demand = field(default_factory=Demand)
+    """What people must say before."""
     probation: Probation = field(default_factory=Probation)
+    """What may take a new version back, in a stage with an endpoint."""
 
 
 @dataclass(frozen=True)
 class Compress:
     steps: tuple[Use, ...] = ()
-    """Techniques, in order; each makes a child of the one before."""
+    """Techniques, in order; together they make one child."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +127,11 @@ class Capture:
 @dataclass(frozen=True)
 class Watch:
     window: str = "1h"
+    """Length of a window."""
     min_rows: int = 100
-    """A window with fewer rows joins the next one."""
+    """A window with fewer rows is not judged."""
     metrics: tuple[Use, ...] = ()
+    """What is read from every window."""
 
     def __post_init__(self) -> None:
         if duration(self.window).total_seconds() <= 0:
@@ -129,7 +143,9 @@ class Retrain:
     project: str = "."
     """Folder with the MLproject file, relative to the policy."""
     when: tuple[Use, ...] = ()
+    """Triggers; any of them is enough."""
     governor: Limits = field(default_factory=Limits)
+    """When not to retrain."""
     compress: bool = True
     """Whether the steps of `[compress]` follow a retraining."""
 
@@ -137,12 +153,15 @@ class Retrain:
 @dataclass(frozen=True)
 class Reconcile:
     outside_moves: Literal["revert", "record"] = "revert"
+    """What becomes of an alias that somebody moved in MLflow."""
 
 
 @dataclass(frozen=True)
 class Policy:
     model: str
+    """The registered model's name in MLflow."""
     ladder: Ladder
+    """Stages from lowest to highest: lower-case names, MLflow's aliases."""
     stages: Mapping[str, Stage] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     compress: Compress = field(default_factory=Compress)

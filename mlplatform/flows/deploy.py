@@ -15,7 +15,7 @@ from mlplatform.domain.policy import Endpoint, Policy, Use
 from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.version import Version
-from mlplatform.errors import MlplatformError, StageConflict, UsageError
+from mlplatform.errors import ChangedBytes, MlplatformError, StageConflict, UnknownName, UsageError
 from mlplatform.flows.probation import next_step, version_of
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import ServerSpec, ServerState, Target
@@ -115,8 +115,18 @@ def serve_holder(world: World, policy: Policy, stage: str, start: bool = False) 
     standings = world.ledger.standings(policy.model)
     versions = {v.number: v for v in world.ledger.versions(policy.model)}
     holder = standings.holder(stage)
-    standby = [versions[n] for n, place in standings.places.items() if place == STANDBY]
+    warm = [versions[n] for n, place in standings.places.items() if place == STANDBY]
+    standby = [v for v in warm if is_sound(world, v)]
     publish(world, policy, stage, versions[holder] if holder is not None else None, standby, start)
+
+
+def is_sound(world: World, version: Version) -> bool:
+    """Whether its bytes are those that were registered."""
+    try:
+        world.bundles.verify(version.digest)
+    except (ChangedBytes, UnknownName):
+        return False
+    return True
 
 
 def is_running(world: World, endpoint: Endpoint) -> bool:
@@ -147,8 +157,10 @@ def _shift(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     version = version_of(world, rollout.model, rollout.version)
     before = version_of(world, rollout.model, rollout.previous) if rollout.previous else None
     assert version is not None
+    damaged = before is not None and not is_sound(world, before)
+    before = None if damaged else before  # its successor must not wait for it
     try:
-        if not _is_told(world, rollout.endpoint, version):
+        if not damaged and not _is_told(world, rollout.endpoint, version):
             publish(world, policy, rollout.stage, before, [version])
         failpoint("deploy:warm")
         publish(world, policy, rollout.stage, version, [before] if before else [])

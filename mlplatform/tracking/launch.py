@@ -30,7 +30,9 @@ def main(order: Path) -> int:
             experiment_id=experiment,
             backend="local",
             env_manager="local",
-            storage_dir=str(order.parent),  # MLflow leaves an empty folder there; ours is removed with the order
+            storage_dir=str(
+                order.parent
+            ),  # MLflow leaves an empty folder there; ours is removed with the order
         )
     except (MlflowException, MlplatformError) as error:
         print(one_line(error), file=sys.stderr)

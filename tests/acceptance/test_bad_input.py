@@ -10,16 +10,17 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from tests.small_project import MODEL, POLICY, Place
 
 from mlplatform.cli.main import run
 from mlplatform.data.tables import ParquetTables
 from mlplatform.state.schema import VERSION_TABLE
+from tests.small_project import MODEL, POLICY, Place
 
 WHY = ("--reason", "because")
 Told = list[str]
@@ -251,7 +252,7 @@ def test_mlflow_out_of_reach_is_told_and_nothing_is_half_done(project: Place) ->
         closed = port
     uri = f"http://127.0.0.1:{closed}"
     with unchanged(project):
-        code, shown = project.run("register", MODEL, "--run", project.fresh_run, MLPLATFORM_TRACKING_URI=uri)
+        code, shown = pointed_at(project, uri).run("register", MODEL, "--run", project.fresh_run)
     told = lines_of(shown)
     assert code == 6
     assert told[0] == f"MLflow at {uri} does not answer: connection refused"
@@ -262,7 +263,7 @@ def test_what_mlflow_cannot_be_told_now_is_done_all_the_same_and_told_later(proj
     with taken_port() as port:
         closed = port
     promote = ("promote", f"{MODEL}@4", "staging", *WHY)
-    code, shown = project.run(*promote, MLPLATFORM_TRACKING_URI=f"http://127.0.0.1:{closed}")
+    code, shown = pointed_at(project, f"http://127.0.0.1:{closed}").run(*promote)
     assert code == 0, shown
     assert "churn@4 to staging: done" in shown
     assert "lags behind until the next command" in shown
@@ -333,6 +334,11 @@ def lines_of(shown: str) -> Told:
     while told and told[0].startswith("  "):
         told.pop(0)
     return [line.strip() for line in told]
+
+
+def pointed_at(project: Place, uri: str) -> Place:
+    """The project with another MLflow."""
+    return replace(project, environment={**project.environment, "MLPLATFORM_TRACKING_URI": uri})
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.small_project import MODEL, PLACES, Place, answering, assert_whole
 
 from mlplatform.control import Platform
-from mlplatform.domain.routes import Route, Routes
+from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.flows.lease import holding
 from mlplatform.tracking.client import Mlflow
+from tests.small_project import MODEL, PLACES, Place, answering, assert_whole
 
 REASON = ("--reason", "because")
 PATIENCE_SECONDS = 90.0
@@ -181,7 +181,9 @@ def test_a_document_of_another_version_is_replaced(sqlite_place: Place, running:
         other = platform.version(f"{MODEL}@4")
         path = str(platform.world.bundles.path(other.digest))
         route = Route(MODEL, other.number, other.digest, path)
-        published = platform.world.documents.publish(Routes(MODEL, 0, (route,)))
+        published = platform.world.documents.publish(
+            Routes(MODEL, 0, (route,), capture=CaptureRule(context=("at",)))
+        )
         if running:
             platform.world.documents.wait_in_effect(MODEL, published.generation, 30)
             assert answering(platform.endpoint(MODEL).server.url) == f"{MODEL}@4"
@@ -206,7 +208,9 @@ def told_of_damage(place: Place) -> list[str]:
 
 
 def test_a_half_done_registration_is_told_and_undone(sqlite_place: Place) -> None:
-    code, _ = sqlite_place.run("register", MODEL, "--run", sqlite_place.fresh_run, failpoint="register:created")
+    code, _ = sqlite_place.run(
+        "register", MODEL, "--run", sqlite_place.fresh_run, failpoint="register:created"
+    )
     assert code == -signal.SIGKILL
     repaired(sqlite_place, "a registration stopped half-way")
 
@@ -221,7 +225,9 @@ def test_a_half_done_rollout_is_told_and_brought_to_its_end(sqlite_place: Place)
 
 
 def test_what_is_being_done_is_not_taken_for_half_done(sqlite_place: Place) -> None:
-    code, _ = sqlite_place.run("register", MODEL, "--run", sqlite_place.fresh_run, failpoint="register:created")
+    code, _ = sqlite_place.run(
+        "register", MODEL, "--run", sqlite_place.fresh_run, failpoint="register:created"
+    )
     assert code == -signal.SIGKILL
     with sqlite_place.opened() as platform, holding(platform.world.leases, f"change:{MODEL}", platform.owner):
         told = sqlite_place.told("doctor")
@@ -237,7 +243,9 @@ def test_an_edited_ledger_row_is_told(place: Place) -> None:
     assert "ledger entry 5 was changed after it was written" in place.done("db", "status", code=3)
     assert doctor(place, 3) == ["ledger entry 5 was changed after it was written"]
     reconcile(place)
-    assert doctor(place, 3) == ["ledger entry 5 was changed after it was written"], "nobody can repair the past"
+    assert doctor(place, 3) == ["ledger entry 5 was changed after it was written"], (
+        "nobody can repair the past"
+    )
 
 
 # --- at once --------------------------------------------------------------------------------------------------------

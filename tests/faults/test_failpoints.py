@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.small_project import MODEL, PLACES, UNTIL, Place, assert_whole
 
 import mlplatform
+from tests.small_project import MODEL, PLACES, UNTIL, Place, assert_whole
 
 REASON = ("--reason", "because")
 REGISTER = ("register", MODEL, "--run", "FRESH")
@@ -78,7 +78,9 @@ IN_A_CHAIN = {"monitor:decided", "retrain:started", "retrain:trained", "retrain:
 def failpoints() -> set[str]:
     """Every name in the code."""
     package = Path(mlplatform.__file__).parent
-    return {n for file in package.rglob("*.py") for n in re.findall(r'failpoint\("([^"]+)"\)', file.read_text())}
+    return {
+        n for file in package.rglob("*.py") for n in re.findall(r'failpoint\("([^"]+)"\)', file.read_text())
+    }
 
 
 def test_every_failpoint_in_the_code_has_a_case() -> None:

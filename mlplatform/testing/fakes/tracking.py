@@ -89,7 +89,7 @@ class FakeRuns:
             raise TrainingFailed(project=str(project), ending="exit code 1", cause="no trainer", log=str(log))
         run_id = f"run{len(self.runs) + 1:04d}"
         folder = self.folder / run_id
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a trainer that raised has left it
         return self.add(replace(self.trainer(parameters, folder), run_id=run_id))
 
     def candidate(self, run_id: str, into: Path) -> Candidate:

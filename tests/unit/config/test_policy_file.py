@@ -108,7 +108,7 @@ sample = nan
         "line 12: stages.staging.gates[0].use: unknown gate, did you mean 'metric'?",
         "line 13: stages.staging.gates[1].name: missing",
         "line 13: stages.staging.gates[1].nme: unknown key, did you mean 'name'?",
-        "line 15: watch: 'soon' is not a duration; write for example 30s, 10m, 24h, 14d",
+        "line 16: watch.window: 'soon' is not a duration; write for example 30s, 10m, 24h, 14d",
         "line 17: watch.min_rows: should be an integer, not 1.5",
         "line 19: compress.steps[0].use: unknown technique, did you mean 'onnx'?",
         "line 21: capture.sample: should be a finite number, not NaN",

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, MODEL, Fakes, hours, policy, rows, staging, wanting
 
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Data, EvaluateOn, Use
@@ -12,6 +11,7 @@ from mlplatform.domain.verdict import Verdict
 from mlplatform.errors import ChangedBytes, IllegalMove, Refused
 from mlplatform.flows.evaluate import evaluation_rows
 from mlplatform.flows.promote import Wish, approve
+from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, MODEL, Fakes, hours, policy, rows, staging, wanting
 
 EVE = Actor("eve", verified=True)
 
@@ -187,7 +187,9 @@ def test_rows_that_either_version_was_trained_on_are_left_out(fakes: Fakes) -> N
 
 
 def test_both_versions_answer_the_same_rows_once(fakes: Fakes) -> None:
-    given = staging(policy(), gates=(Use("no_regression", {"name": "accuracy", "margin": 0.05, "min_n": 30}),))
+    given = staging(
+        policy(), gates=(Use("no_regression", {"name": "accuracy", "margin": 0.05, "min_n": 30}),)
+    )
     fakes.promote(given, fakes.version("run1"), "staging")
     fakes.evaluator.asked.clear()
     worse = fakes.version("run2", skill=0.6)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.flows.worlds import ADA, MODEL, Fakes
 
 from mlplatform.domain.policy import Use
 from mlplatform.errors import ChangedBytes, NotACandidate, Refused, UnsafeArtifact
 from mlplatform.flows.register import compress, register
+from tests.unit.flows.worlds import ADA, MODEL, Fakes
 
 
 def test_a_run_becomes_a_candidate_with_its_bytes_frozen(fakes: Fakes) -> None:

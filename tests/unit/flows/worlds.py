@@ -59,7 +59,9 @@ def policy(**changes: Any) -> Policy:
     """Staging wants an accuracy of 0.8; production has an endpoint and no gates."""
     stages = {
         "staging": Stage(gates=(ACCURACY,), auto=True),
-        "production": Stage(endpoint=Endpoint("churn"), auto=True, probation=Probation(lasts="1d", or_labels=60)),
+        "production": Stage(
+            endpoint=Endpoint("churn"), auto=True, probation=Probation(lasts="1d", or_labels=60)
+        ),
     }
     quality = Use("quality", {"name": "accuracy", "at_least": 0.9, "min_labels": 10})
     given = Policy(
