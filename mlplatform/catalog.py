@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from mlplatform.errors import UnknownName
+from mlplatform.errors import BrokenExtension, UnknownName
 
 _BUILTIN: dict[str, dict[str, str]] = {
     "gate": {
@@ -47,12 +47,15 @@ def kinds() -> tuple[str, ...]:
 
 
 def find(kind: str, name: str) -> Any:
-    """The class behind a name; UnknownName lists the known ones."""
+    """The class behind a name; UnknownName lists the known ones, BrokenExtension says why one does not load."""
     known = names(kind)
     if name not in known:
         raise UnknownName(kind, name, known)
     module, _, attribute = known[name].partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BrokenExtension(kind=kind, name=name, place=known[name], cause=str(error)) from error
 
 
 @cache

@@ -79,6 +79,12 @@ class UnknownName(UsageError):
         super().__init__(hint or nearest(name, known), kind=kind, name=name, known=known)
 
 
+class BrokenExtension(UsageError):
+    """The {kind} {name!r} cannot be loaded from {place}: {cause}"""
+
+    hint = "Install what it needs, or correct the entry point of the package that brings it."
+
+
 class NoProject(UsageError):
     """No mlplatform.toml in {folder} or any folder above it"""
 

@@ -20,7 +20,7 @@ def test_a_gate_from_another_package_is_found_by_its_entry_point(tmp_path: Path)
     installed = tmp_path / "fewer_alarms-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fewer-alarms\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text(f"[{line[1]}]\n{line[2]}")
+    (installed / "entry_points.txt").write_text(f"[{line[1]}]\n{line[2].replace(chr(34), '')}")
     policy = tmp_path / "policy.toml"
     policy.write_text(
         'model = "m"\nladder = ["live"]\n[stages.live]\ngates = [{ use = "fewer_alarms", label = "UP", at_most = 2 }]\n'
