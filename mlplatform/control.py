@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,20 +16,17 @@ from pathlib import Path
 from uuid import uuid4
 
 from mlplatform import client
+from mlplatform.chains import Chains
 from mlplatform.config.settings import Settings, load_settings
 from mlplatform.domain.card import CardFacts
-from mlplatform.domain.ladder import CANDIDATE, Change, Standings, replay
+from mlplatform.domain.ladder import Change, Standings, replay
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy, Use
-from mlplatform.domain.rollout import Phase, Rollout, Step
+from mlplatform.domain.rollout import Rollout
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import (
-    LeaseHeld,
-    MlflowUnreachable,
-    MlplatformError,
-    StageConflict,
     UnknownName,
     UsageError,
     WorldError,
@@ -38,7 +34,6 @@ from mlplatform.errors import (
 from mlplatform.flows import (
     deploy,
     monitor,
-    probation,
     project,
     promote,
     reconcile,
@@ -47,17 +42,15 @@ from mlplatform.flows import (
     rollback,
     show,
 )
-from mlplatform.flows.difference import Difference, bound
-from mlplatform.flows.lease import holding, is_held, owner_name
+from mlplatform.flows.difference import Difference
+from mlplatform.flows.lease import is_held, owner_name
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports import (
     Labelled,
-    Lease,
     Progress,
-    RetrainingRecord,
     Schedule,
     Schedules,
     ServerState,
@@ -66,9 +59,6 @@ from mlplatform.ports import (
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.wiring import Wiring
-
-PATIENCE_SECONDS = 30.0
-"""How long a command waits for another one that changes the same model."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +92,7 @@ class Platform:
         self.settings = settings
         self._wiring = Wiring(settings, progress or (lambda line: None))
         self.owner = owner_name(uuid4().hex[:6])
+        self._chains = Chains(self._wiring, self.owner)
 
     @classmethod
     def open(cls, folder: Path | str = ".", progress: Progress | None = None) -> Platform:
@@ -124,12 +115,11 @@ class Platform:
 
     @property
     def actor(self) -> Actor:
-        return Actor(self.settings.actor)
+        return self._chains.actor
 
     def policy(self, model: str) -> Policy:
-        if model not in self.policies:
-            raise UnknownName("model with a policy", model, self.policies)
-        return self.policies[model]
+        """Raises UnknownName, BadPolicy."""
+        return self._wiring.policy(model)
 
     # --- from a run to a version ----------------------------------------------------------------------------------
 
@@ -142,12 +132,12 @@ class Platform:
         return self.world.runs.train(folder, parameters or {}, model, log)
 
     def register(self, model: str, run_id: str, cause: str = "manual") -> Version:
-        with self._changing(model) as policy:
+        with self._chains.changing(model) as policy:
             return register.register(self.world, policy.model, run_id, self.actor, cause)
 
     def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
         parent = self.version(ref)
-        with self._changing(parent.model) as policy:
+        with self._chains.changing(parent.model) as policy:
             return register.compress(self.world, parent, register.techniques(policy, steps), self.actor)
 
     # --- stages ---------------------------------------------------------------------------------------------------
@@ -158,7 +148,7 @@ class Platform:
 
     def approve(self, ref: str, stage: str, reason: str) -> Entry:
         version = self.version(ref)
-        with self._changing(version.model) as policy:
+        with self._chains.changing(version.model) as policy:
             return promote.approve(self.world, policy, Wish(version, stage, self.actor, reason))
 
     def promote(
@@ -170,12 +160,12 @@ class Platform:
         if dry_run:
             return promote.promote(self.world, self.policy(version.model), wish)
         expected = self.world.ledger.standings(version.model).holder(stage)
-        with self._changing(version.model) as policy:
-            self._demand_holder(version, stage, expected)
-            return self._promote(policy, wish)
+        with self._chains.changing(version.model) as policy:
+            self._chains.demand_holder(version, stage, expected)
+            return self._chains.promote(policy, wish)
 
     def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
-        with self._changing(model) as policy:
+        with self._chains.changing(model) as policy:
             chosen = stage or policy.live_stage or policy.ladder.stages[-1]
             return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
 
@@ -218,7 +208,7 @@ class Platform:
 
     def deploy(self, model: str, stage: str | None = None) -> EndpointState:
         """Start the stage's server and let it serve the stage's holder."""
-        with self._changing(model) as policy:
+        with self._chains.changing(model) as policy:
             chosen = self._endpoint_stage(policy, stage)
             if self.world.ledger.standings(model).holder(chosen) is None:
                 raise UsageError(
@@ -297,17 +287,17 @@ class Platform:
 
     def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
         """Read the windows that are due and, with `act`, do what they ask for: retrain, promote, roll back."""
-        with self._changing(model) as policy:
+        with self._chains.changing(model) as policy:
             endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
             assert endpoint is not None
             watched = monitor.monitor(self.world, policy, endpoint.name, until, keep=act)
-            taken_back = self._check_probation(policy) if act else None
+            taken_back = self._chains.check_probation(policy) if act else None
         failpoint("monitor:decided")
         retrained, outcome = None, None
         if act and not taken_back:
-            self._take_up(policy)
+            self._chains.take_up(policy)
             if wish := retrain.unanswered(self.world, model):
-                retrained, outcome = self._retrain(policy, f"trigger: {wish.because}", wish.at)
+                retrained, outcome = self._chains.retrain(policy, f"trigger: {wish.because}", wish.at)
         return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
 
     def retrain(
@@ -315,7 +305,7 @@ class Platform:
     ) -> tuple[Retrained, Outcome | None]:
         """Train a challenger on what was captured and let it climb as far as the stages' `auto` says."""
         policy = self.policy(model)
-        return self._retrain(policy, cause, self._as_of(policy), forced)
+        return self._chains.retrain(policy, cause, self._as_of(policy), forced)
 
     def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
         self.policy(model)
@@ -330,15 +320,15 @@ class Platform:
     def differences(self, model: str) -> list[Difference]:
         policy = self.policy(model)
         busy = is_held(self.world.leases, retrain.lease_name(model), self.world.clock.now())
-        left = [] if busy else self._left_retraining(policy)
+        left = [] if busy else self._chains.left_retraining(policy)
         return [*reconcile.differences(self.world, policy), *left]
 
     def reconcile(self, model: str) -> list[Difference]:
         """Repair what differs between ledger, MLflow, bundles and servers, and go on with what stopped half-way."""
         policy = self.policy(model)
-        with self._alone(model):
+        with self._chains.alone(model):
             found = reconcile.reconcile(self.world, policy)
-        return [*found, *self._take_up(policy)]
+        return [*found, *self._chains.take_up(policy)]
 
     def run_job(self, schedule: Schedule) -> str:
         """What a schedule's firing does; one line for the log."""
@@ -352,148 +342,6 @@ class Platform:
         if schedule.verb not in verbs:
             raise UnknownName("job", schedule.verb, verbs)
         return verbs[schedule.verb]()
-
-    # --- chains ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _changing(self, model: str) -> Iterator[Policy]:
-        """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last."""
-        policy = self.policy(model)
-        with self._alone(model):
-            reconcile.recover(self.world, policy)
-            yield policy
-            self._show(policy)
-
-    def _alone(self, model: str) -> AbstractContextManager[Lease]:
-        name, tell = f"change:{model}", self.world.progress
-        return holding(self.world.leases, name, self.owner, patience=PATIENCE_SECONDS, tell=tell)
-
-    def _show(self, policy: Policy) -> None:
-        """What was done stands in the ledger, whether or not MLflow can be told now."""
-        try:
-            project.project(self.world, policy)
-        except MlflowUnreachable as error:
-            self.world.progress(
-                f"{error}; what it shows lags behind until the next command or `mlplatform reconcile`"
-            )
-
-    def _demand_holder(self, version: Version, stage: str, expected: int | None) -> None:
-        """A promotion was wished against what held the stage then: of several at once exactly one wins."""
-        holder = self.world.ledger.standings(version.model).holder(stage)
-        if holder not in (expected, version.number):
-            raise StageConflict(
-                model=version.model, stage=stage, holder=_number(holder), expected=_number(expected)
-            )
-
-    def _promote(self, policy: Policy, wish: Wish) -> Outcome:
-        outcome = promote.promote(self.world, policy, wish)
-        if outcome.rollout is None:
-            return outcome
-        settled = deploy.follow(self.world, policy, outcome.rollout)
-        if settled.phase is Phase.FAILED:
-            return Outcome(
-                **{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled}
-            )
-        return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
-
-    def _check_probation(self, policy: Policy) -> Entry | None:
-        for rollout in self.world.deployments.active(policy.model):
-            if rollout.phase is not Phase.PROBATION:
-                continue
-            step = probation.next_step(self.world, policy, rollout)
-            if step.step is Step.TAKE_BACK:
-                actor = Actor("monitor", verified=True)
-                return rollback.rollback(
-                    self.world, policy, rollout.stage, actor, f"probation: {step.because}", rollout.previous
-                )
-            if step.step is Step.CLOSE:
-                deploy.advance(self.world, policy, rollout)
-        return None
-
-    def _retrain(
-        self, policy: Policy, cause: str, as_of: datetime, forced: bool = False
-    ) -> tuple[Retrained, Outcome | None]:
-        """Training holds no lock but its own: a rollback must not wait for it."""
-        self._take_up(policy)
-        with self._training(policy) as held:
-            if held is not None:
-                return retrain.refuse(self.world, policy, cause, as_of, f"single flight: {held}"), None
-            folder = self._wiring.project(policy)
-            done = retrain.retrain(self.world, policy, folder, cause, as_of, forced)
-            if done.run_id is None:
-                return done, None
-            record, outcome = self._bring_in(policy, done.record)
-            return Retrained(done.permit, record, done.run_id, done.rows), outcome
-
-    @contextmanager
-    def _training(self, policy: Policy) -> Iterator[LeaseHeld | None]:
-        """Under the lease of the model's retraining; None, or who holds it."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(holding(self.world.leases, retrain.lease_name(policy.model), self.owner))
-            except LeaseHeld as held:
-                yield held
-                return
-            yield None
-
-    def _bring_in(self, policy: Policy, record: RetrainingRecord) -> tuple[RetrainingRecord, Outcome | None]:
-        """Register what was trained, let it climb, and keep what became of it."""
-        assert record.run_id
-        try:
-            with self._changing(policy.model):
-                version, outcome = self._climb(policy, record.run_id, record.cause)
-        except LeaseHeld:
-            raise  # nothing was tried: the next pass brings it in
-        except MlplatformError as error:
-            retrain.settle(self.world, record, None, False, str(error))
-            raise
-        failpoint("retrain:climbed")
-        place = self.world.ledger.standings(policy.model).place(version.number)
-        live = place == (policy.live_stage or policy.ladder.stages[-1])
-        because = outcome.because if outcome else f"it is in {place}" if live else "no stage is `auto`"
-        return retrain.settle(self.world, record, version.number, live, because), outcome
-
-    def _take_up(self, policy: Policy) -> list[Difference]:
-        """Go on with a retraining whose process died; what was found."""
-        with self._training(policy) as held:
-            if held is not None:
-                return []
-            found = self._left_retraining(policy)
-            for difference in found:
-                assert difference.mend
-                difference.mend()
-            return found
-
-    def _left_retraining(self, policy: Policy) -> list[Difference]:
-        record = retrain.left_behind(self.world, policy.model)
-        if record is None:
-            return []
-        what = f"a retraining stopped half-way ({record.at:%Y-%m-%d %H:%M:%S}, {record.cause})"
-        if record.run_id is None:
-            mend = bound(retrain.bury, self.world, record)
-            return [Difference(policy.model, what, "given up: its training had not ended", mend)]
-        mend = bound(self._bring_in, policy, record)
-        return [Difference(policy.model, what, f"its run {record.run_id[:8]} is brought in", mend)]
-
-    def _climb(self, policy: Policy, run_id: str, cause: str) -> tuple[Version, Outcome | None]:
-        """Register, compress, and promote through the stages that are `auto`; the last outcome.
-
-        Called again after a crash it goes on from where the version stands.
-        """
-        version = register.register(self.world, policy.model, run_id, self.actor, cause)
-        if policy.retrain.compress and policy.compress.steps:
-            version = register.compress(self.world, version, policy.compress.steps, self.actor)
-        place = self.world.ledger.standings(policy.model).place(version.number)
-        if place != CANDIDATE and place not in policy.ladder.stages:
-            return version, None
-        outcome = None
-        for stage in policy.ladder.stages[policy.ladder.rank(place) + 1 if place != CANDIDATE else 0 :]:
-            if not policy.stage(stage).auto:
-                break
-            outcome = self._promote(policy, Wish(version, stage, self.actor, cause))
-            if outcome.status != "done":
-                break
-        return version, outcome
 
     # --- small ----------------------------------------------------------------------------------------------------
 
@@ -526,10 +374,6 @@ class Platform:
 
     def _as_of(self, policy: Policy) -> datetime:
         return retrain.as_of(self.world, policy)
-
-
-def _number(holder: int | None) -> int | str:
-    return "none" if holder is None else holder
 
 
 def _loop_line(loop: Loop) -> str:

@@ -12,7 +12,7 @@ from mlplatform.config.policy_file import build, load_policy
 from mlplatform.config.settings import Settings
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.watch import Decision, Window
-from mlplatform.errors import BadPolicy
+from mlplatform.errors import BadPolicy, UnknownName
 from mlplatform.flows.world import World
 from mlplatform.ports import Progress, Schedules
 
@@ -43,6 +43,12 @@ class Wiring:
                 raise BadPolicy(str(path), [f"model {policy.model!r} has another policy already"])
             found[policy.model] = policy
         return found
+
+    def policy(self, model: str) -> Policy:
+        """Raises UnknownName for a model without a policy."""
+        if model not in self.policies:
+            raise UnknownName("model with a policy", model, self.policies)
+        return self.policies[model]
 
     @cached_property
     def database(self) -> Database:

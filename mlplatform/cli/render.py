@@ -78,7 +78,15 @@ def history(entries: Sequence[Entry]) -> None:
         who = draft.actor.name + ("" if draft.actor.verified else " (unverified)")
         flag = "BREAK-GLASS " if draft.data.get("break_glass") else ""
         rows.append(
-            (item.seq, when(item.at), _said(draft.kind.value), draft.version, moves, who, flag + draft.reason)
+            (
+                item.seq,
+                when(item.at),
+                _said(draft.kind.value),
+                draft.version,
+                moves,
+                who,
+                _fitting(flag + draft.reason),
+            )
         )
     table(("#", "time (UTC)", "what", "version", "moves", "who", "why"), rows)
 
@@ -193,6 +201,12 @@ def planned_moves(headline: str, changes: Iterable[Change]) -> None:
 def _said(name: str) -> str:
     """A name of the code as words."""
     return name.replace("_", " ")
+
+
+def _fitting(text: str, width: int = 90) -> str:
+    """A line that leaves the table readable; `show` and `--json` have all of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def _short(value: Any) -> str:

@@ -96,7 +96,7 @@ def test_the_next_command_finds_it_done_or_undone(name: str, place: Place) -> No
     kill(place, name, *case.command)
     place.done("reconcile", MODEL)
     assert_whole(place, case.places, run_left=case.serves)
-    kinds = [entry["kind"] for entry in place.told("history", MODEL)]
+    kinds = [entry["draft"]["kind"] for entry in place.told("history", MODEL)]
     assert "approved" not in kinds, "it died before it was recorded"
 
 

@@ -19,7 +19,9 @@ def test_the_reference_of_the_policy_is_what_the_code_has() -> None:
     written = re.search(r"<!-- reference -->\n(.*)<!-- /reference -->", page, re.S)
     assert written, "docs/policy.md lost its marks"
     lines = runpy.run_path(str(ROOT / "docs" / "reference.py"))["reference"]()
-    assert written[1].strip() == "\n".join(lines).strip(), "run `python docs/reference.py` and paste what it prints"
+    assert written[1].strip() == "\n".join(lines).strip(), (
+        "run `python docs/reference.py` and paste what it prints"
+    )
 
 
 def test_the_policy_of_the_page_is_valid(tmp_path: Path) -> None:

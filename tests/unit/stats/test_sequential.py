@@ -144,6 +144,8 @@ def test_bounded_losses_keep_the_false_alarm_rate_and_find_a_worse_mean() -> Non
     rng = np.random.default_rng(7)
     fair, worse = (0.1, 0.8, 0.1), (0.05, 0.6, 0.35)
     draws = {shares: rng.choice([0.0, 0.5, 1.0], size=(300, 400), p=shares) for shares in (fair, worse)}
-    alarms = {s: np.mean([error_rate_exceeds(row, 0.525, 0.05).breached for row in d]) for s, d in draws.items()}
+    alarms = {
+        s: np.mean([error_rate_exceeds(row, 0.525, 0.05).breached for row in d]) for s, d in draws.items()
+    }
     assert alarms[fair] <= 0.05
     assert alarms[worse] >= 0.9

@@ -1,0 +1,185 @@
+"""What follows what: chains of flows under the model's lease. Flows do not know each other's commands; this does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
+from functools import cached_property
+
+from mlplatform.domain.ladder import CANDIDATE
+from mlplatform.domain.ledger import Actor, Entry
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.version import Version
+from mlplatform.errors import LeaseHeld, MlflowUnreachable, MlplatformError, StageConflict
+from mlplatform.flows import deploy, probation, project, promote, reconcile, register, retrain, rollback
+from mlplatform.flows.difference import Difference, bound
+from mlplatform.flows.lease import holding
+from mlplatform.flows.promote import Outcome, Wish
+from mlplatform.flows.retrain import Retrained
+from mlplatform.flows.world import World, failpoint
+from mlplatform.ports import Lease, RetrainingRecord
+from mlplatform.wiring import Wiring
+
+PATIENCE_SECONDS = 30.0
+"""How long a command waits for another one that changes the same model."""
+
+
+class Chains:
+    """The verbs' common ground: one change of a model at a time, and what a flow's result asks for next."""
+
+    def __init__(self, wiring: Wiring, owner: str) -> None:
+        self._wiring, self.owner = wiring, owner
+
+    @cached_property
+    def world(self) -> World:
+        return self._wiring.world
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self._wiring.settings.actor)
+
+    @contextmanager
+    def changing(self, model: str) -> Iterator[Policy]:
+        """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last."""
+        policy = self._wiring.policy(model)
+        with self.alone(model):
+            reconcile.recover(self.world, policy)
+            yield policy
+            self._show(policy)
+
+    def alone(self, model: str) -> AbstractContextManager[Lease]:
+        name, tell = f"change:{model}", self.world.progress
+        return holding(self.world.leases, name, self.owner, patience=PATIENCE_SECONDS, tell=tell)
+
+    def _show(self, policy: Policy) -> None:
+        """What was done stands in the ledger, whether or not MLflow can be told now."""
+        try:
+            project.project(self.world, policy)
+        except MlflowUnreachable as error:
+            self.world.progress(
+                f"{error}; what it shows lags behind until the next command or `mlplatform reconcile`"
+            )
+
+    def demand_holder(self, version: Version, stage: str, expected: int | None) -> None:
+        """A promotion was wished against what held the stage then: of several at once exactly one wins."""
+        holder = self.world.ledger.standings(version.model).holder(stage)
+        if holder not in (expected, version.number):
+            raise StageConflict(
+                model=version.model, stage=stage, holder=_number(holder), expected=_number(expected)
+            )
+
+    def promote(self, policy: Policy, wish: Wish) -> Outcome:
+        outcome = promote.promote(self.world, policy, wish)
+        if outcome.rollout is None:
+            return outcome
+        settled = deploy.follow(self.world, policy, outcome.rollout)
+        if settled.phase is Phase.FAILED:
+            return Outcome(
+                **{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled}
+            )
+        return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
+
+    def check_probation(self, policy: Policy) -> Entry | None:
+        for rollout in self.world.deployments.active(policy.model):
+            if rollout.phase is not Phase.PROBATION:
+                continue
+            step = probation.next_step(self.world, policy, rollout)
+            if step.step is Step.TAKE_BACK:
+                actor = Actor("monitor", verified=True)
+                return rollback.rollback(
+                    self.world, policy, rollout.stage, actor, f"probation: {step.because}", rollout.previous
+                )
+            if step.step is Step.CLOSE:
+                deploy.advance(self.world, policy, rollout)
+        return None
+
+    def retrain(
+        self, policy: Policy, cause: str, as_of: datetime, forced: bool = False
+    ) -> tuple[Retrained, Outcome | None]:
+        """Training holds no lock but its own: a rollback must not wait for it."""
+        self.take_up(policy)
+        with self._training(policy) as held:
+            if held is not None:
+                return retrain.refuse(self.world, policy, cause, as_of, f"single flight: {held}"), None
+            folder = self._wiring.project(policy)
+            done = retrain.retrain(self.world, policy, folder, cause, as_of, forced)
+            if done.run_id is None:
+                return done, None
+            record, outcome = self._bring_in(policy, done.record)
+            return Retrained(done.permit, record, done.run_id, done.rows), outcome
+
+    @contextmanager
+    def _training(self, policy: Policy) -> Iterator[LeaseHeld | None]:
+        """Under the lease of the model's retraining; None, or who holds it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding(self.world.leases, retrain.lease_name(policy.model), self.owner))
+            except LeaseHeld as held:
+                yield held
+                return
+            yield None
+
+    def _bring_in(self, policy: Policy, record: RetrainingRecord) -> tuple[RetrainingRecord, Outcome | None]:
+        """Register what was trained, let it climb, and keep what became of it."""
+        assert record.run_id
+        try:
+            with self.changing(policy.model):
+                version, outcome = self._climb(policy, record.run_id, record.cause)
+        except LeaseHeld:
+            raise  # nothing was tried: the next pass brings it in
+        except MlplatformError as error:
+            retrain.settle(self.world, record, None, False, str(error))
+            raise
+        failpoint("retrain:climbed")
+        place = self.world.ledger.standings(policy.model).place(version.number)
+        live = place == (policy.live_stage or policy.ladder.stages[-1])
+        because = outcome.because if outcome else f"it is in {place}" if live else "no stage is `auto`"
+        return retrain.settle(self.world, record, version.number, live, because), outcome
+
+    def take_up(self, policy: Policy) -> list[Difference]:
+        """Go on with a retraining whose process died; what was found."""
+        with self._training(policy) as held:
+            if held is not None:
+                return []
+            found = self.left_retraining(policy)
+            for difference in found:
+                assert difference.mend
+                difference.mend()
+            return found
+
+    def left_retraining(self, policy: Policy) -> list[Difference]:
+        record = retrain.left_behind(self.world, policy.model)
+        if record is None:
+            return []
+        what = f"a retraining stopped half-way ({record.at:%Y-%m-%d %H:%M:%S}, {record.cause})"
+        if record.run_id is None:
+            mend = bound(retrain.bury, self.world, record)
+            return [Difference(policy.model, what, "given up: its training had not ended", mend)]
+        mend = bound(self._bring_in, policy, record)
+        return [Difference(policy.model, what, f"its run {record.run_id[:8]} is brought in", mend)]
+
+    def _climb(self, policy: Policy, run_id: str, cause: str) -> tuple[Version, Outcome | None]:
+        """Register, compress, and promote through the stages that are `auto`; the last outcome.
+
+        Called again after a crash it goes on from where the version stands.
+        """
+        version = register.register(self.world, policy.model, run_id, self.actor, cause)
+        if policy.retrain.compress and policy.compress.steps:
+            version = register.compress(self.world, version, policy.compress.steps, self.actor)
+        place = self.world.ledger.standings(policy.model).place(version.number)
+        if place != CANDIDATE and place not in policy.ladder.stages:
+            return version, None
+        outcome = None
+        for stage in policy.ladder.stages[policy.ladder.rank(place) + 1 if place != CANDIDATE else 0 :]:
+            if not policy.stage(stage).auto:
+                break
+            outcome = self.promote(policy, Wish(version, stage, self.actor, cause))
+            if outcome.status != "done":
+                break
+        return version, outcome
+
+
+def _number(holder: int | None) -> int | str:
+    return "none" if holder is None else holder
