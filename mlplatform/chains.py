@@ -19,7 +19,7 @@ from mlplatform.flows.lease import holding
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import Lease, RetrainingRecord
+from mlplatform.ports.state import Lease, RetrainingRecord
 from mlplatform.wiring import Wiring
 
 PATIENCE_SECONDS = 30.0

@@ -48,14 +48,10 @@ from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import (
-    Labelled,
-    Progress,
-    Schedule,
-    Schedules,
-    ServerState,
-    Target,
-)
+from mlplatform.ports.clock import Progress
+from mlplatform.ports.data import Labelled
+from mlplatform.ports.extensions import ServerState, Target
+from mlplatform.ports.state import Schedule, Schedules
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.wiring import Wiring

@@ -14,7 +14,8 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import BadPolicy, UnknownName
 from mlplatform.flows.world import World
-from mlplatform.ports import Progress, Schedules
+from mlplatform.ports.clock import Progress
+from mlplatform.ports.state import Schedules
 
 if TYPE_CHECKING:
     from mlplatform.state.engine import Database

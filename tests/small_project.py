@@ -34,8 +34,8 @@ from mlplatform.control import Platform
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.ladder import CANDIDATE, Change, is_stage
 from mlplatform.domain.ledger import Actor, Draft, Kind
-from mlplatform.domain.rollout import Phase
 from mlplatform.domain.version import Version
+from mlplatform.flows.deploy import unfinished
 from mlplatform.plugins.targets.local import LocalTarget
 from tests.forking import Forker
 
@@ -293,7 +293,7 @@ def assert_whole(place: Place, places: dict[int, str], run_left: bool = False) -
         assert view.versions == set(places), "MLflow and the ledger have different versions"
         assert platform.differences(MODEL) == []
         assert world.intents.left() == []
-        assert {r.phase for r in world.deployments.active(MODEL)} <= {Phase.PROBATION}
+        assert unfinished(world, platform.policy(MODEL)) == [], "a rollout stands between two steps"
         for name in ("change", "retrain"):
             assert world.leases.holder(f"{name}:{MODEL}") is None
         assert all(r.outcome != "started" for r in world.retrainings.history(MODEL))

@@ -31,7 +31,7 @@ def add(verb: str, model: str | None, cron: str, timezone: str, name: str | None
     mlplatform schedule add retrain churn --cron "0 3 * * MON" --timezone Europe/Berlin
     """
     from mlplatform.jobs.schedule import check_cron
-    from mlplatform.ports import Schedule
+    from mlplatform.ports.state import Schedule
 
     check_cron(cron, timezone)
     p, chosen = platform(), only_model(model)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from mlplatform.data.arrow import below_each_other
 from mlplatform.data.index import History, LabelFile
-from mlplatform.ports import Labelled
+from mlplatform.ports.data import Labelled
 from mlplatform.stats.batch import Array
 from mlplatform.stats.spec import is_null
 

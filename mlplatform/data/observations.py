@@ -16,7 +16,7 @@ from mlplatform.data.capture import Block, add_rows, batches
 from mlplatform.data.index import History, reading, writing
 from mlplatform.data.times import epoch_us, from_epoch_us
 from mlplatform.errors import UsageError
-from mlplatform.ports import Ingested, Labelled, Observed
+from mlplatform.ports.data import Ingested, Labelled, Observed
 from mlplatform.stats.batch import Array
 
 

@@ -13,7 +13,7 @@ from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.labels import lookup, truth_of
 from mlplatform.data.times import as_times
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports import Observed
+from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
 
 Part = tuple[pa.Table, Array]

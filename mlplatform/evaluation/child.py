@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from mlplatform.evaluation.sandbox import Limits, enter
 
 if TYPE_CHECKING:
-    from mlplatform.ports import Predictor
+    from mlplatform.ports.extensions import Predictor
     from mlplatform.stats.batch import Batch, Outputs
 
 ROUND_SECONDS = 0.004

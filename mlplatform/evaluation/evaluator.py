@@ -19,7 +19,7 @@ from mlplatform.evaluation import wire
 from mlplatform.evaluation.process import Child
 from mlplatform.evaluation.sandbox import Limits
 from mlplatform.evaluation.serving_check import problems
-from mlplatform.ports import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, ServingReport
 from mlplatform.stats.batch import Batch, Columns, Outputs
 from mlplatform.stats.typed import recombined, typed_batch
 

@@ -18,7 +18,7 @@ from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, MlplatformError, StageConflict, UnknownName, UsageError
 from mlplatform.flows.probation import next_step, version_of
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import ServerSpec, ServerState, Target
+from mlplatform.ports.extensions import ServerSpec, ServerState, Target
 
 IN_EFFECT_SECONDS = 30.0
 SETTLED = (Phase.PROBATION, Phase.DONE, Phase.FAILED)

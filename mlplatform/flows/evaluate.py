@@ -18,10 +18,10 @@ from mlplatform.domain.verdict import Evaluation, Finding, Measurement, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import Answers, Gate, Subject
+from mlplatform.ports.extensions import Gate, Subject
 from mlplatform.stats.batch import Array, Columns, take
 from mlplatform.stats.estimate import interval
-from mlplatform.stats.labels import to_labels, to_scores
+from mlplatform.stats.labels import Answers, to_labels, to_scores
 
 HEADLINES = {"classification": ("accuracy",), "regression": ("mae", "rmse")}
 """Metrics that every evaluation carries, whatever the gates ask for."""

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from mlplatform.errors import LeaseHeld, LeaseLost, MlplatformError
-from mlplatform.ports import Lease, Leases, Progress
+from mlplatform.ports.clock import Progress
+from mlplatform.ports.state import Lease, Leases
 
 
 def owner_name(suffix: str) -> str:

@@ -19,8 +19,9 @@ from mlplatform.domain.watch import Decision, Signal, Window, decide
 from mlplatform.flows.evaluate import load_answers
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World
-from mlplatform.ports import Answers, Ingested, Observed, Reference, WindowData
-from mlplatform.stats.labels import to_labels, to_scores
+from mlplatform.ports.data import Ingested, Observed
+from mlplatform.ports.extensions import Reference, WindowData
+from mlplatform.stats.labels import Answers, to_labels, to_scores
 
 LOOK_BACK = 8
 """Closed windows that are read again when labels came late."""

@@ -9,7 +9,7 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import LiveFacts, Next, Rollout, next_in_probation
 from mlplatform.domain.version import Version
 from mlplatform.flows.world import World
-from mlplatform.ports import Observed
+from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.sequential import error_rate_exceeds

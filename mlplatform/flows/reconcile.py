@@ -17,7 +17,7 @@ from mlplatform.flows.probation import version_of
 from mlplatform.flows.project import project
 from mlplatform.flows.rollback import finish_rollback
 from mlplatform.flows.world import World
-from mlplatform.ports import Intent
+from mlplatform.ports.state import Intent
 
 
 def differences(world: World, policy: Policy, alone: bool = False) -> list[Difference]:
@@ -72,12 +72,11 @@ def _half_done(world: World, policy: Policy, alone: bool) -> list[Difference]:
         return []  # somebody is at it
     left = [intent for intent in world.intents.left() if intent.model == policy.model]
     found = [_left_intent(world, policy, intent) for intent in left]
-    for rollout in world.deployments.active(policy.model):
-        if rollout.phase is not Phase.PROBATION:
-            what = f"the rollout of {policy.model}@{rollout.version} stopped half-way ({rollout.phase})"
-            found.append(
-                Difference(policy.model, what, "brought to its end", bound(deploy.resume, world, policy))
-            )
+    for rollout in deploy.unfinished(world, policy):
+        what = f"the rollout of {policy.model}@{rollout.version} stopped half-way ({rollout.phase})"
+        found.append(
+            Difference(policy.model, what, "brought to its end", bound(deploy.resume, world, policy))
+        )
     return found
 
 

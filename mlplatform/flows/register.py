@@ -18,7 +18,9 @@ from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, Refused, UsageError
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import Candidate, Intent, Made
+from mlplatform.ports.extensions import Made
+from mlplatform.ports.state import Intent
+from mlplatform.ports.tracking import Candidate
 from mlplatform.stats.profile import make_spec, profile
 
 EVIDENCE = ("holdout.parquet", "reference.parquet", "trained_on.npy")

@@ -14,7 +14,8 @@ from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
 from mlplatform.flows.evaluate import labelled_window
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import Observed, RetrainingRecord
+from mlplatform.ports.data import Observed
+from mlplatform.ports.state import RetrainingRecord
 
 STARTED, REFUSED, LIVE, LOST, FAILED, DIED = (
     "started",

@@ -10,7 +10,7 @@ from mlplatform.errors import MlplatformError, Refused
 from mlplatform.flows.deploy import publish, serve_holder
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World, failpoint
-from mlplatform.ports import Intent
+from mlplatform.ports.state import Intent
 
 
 def plan_rollback(

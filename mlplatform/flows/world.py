@@ -11,27 +11,21 @@ from typing import Any
 
 from mlplatform.domain.card import CardFacts
 from mlplatform.domain.policy import Use
-from mlplatform.ports import (
-    Bundles,
-    Card,
-    Clock,
+from mlplatform.ports.clock import Clock, Progress
+from mlplatform.ports.data import Observations, Tables
+from mlplatform.ports.evaluation import Evaluator
+from mlplatform.ports.state import (
     Deployments,
-    Documents,
     Evaluations,
-    Evaluator,
     Intents,
     Leases,
     Ledger,
-    Observations,
     Outbox,
-    Progress,
-    Registry,
     Retrainings,
-    Runs,
-    Tables,
-    Trust,
     Windows,
 )
+from mlplatform.ports.store import Bundles, Documents, Trust
+from mlplatform.ports.tracking import Card, Registry, Runs
 
 
 @dataclass(frozen=True)

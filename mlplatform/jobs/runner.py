@@ -21,7 +21,8 @@ from typing import Protocol
 from mlplatform.errors import LeaseHeld, LeaseLost, MlplatformError, WorldError
 from mlplatform.flows.lease import holding
 from mlplatform.jobs.schedule import newest_due, next_due
-from mlplatform.ports import Clock, Firing, Lease, Leases, Progress, Schedule, Schedules
+from mlplatform.ports.clock import Clock, Progress
+from mlplatform.ports.state import Firing, Lease, Leases, Schedule, Schedules
 
 REPEATABLE = frozenset({"monitor", "reconcile"})
 """Verbs that may run again after a runner died in the middle. A training is not: the next due time brings another."""

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from cronsim import CronSim, CronSimError
 
 from mlplatform.errors import UnknownName, UsageError, nearest
-from mlplatform.ports import Schedule
+from mlplatform.ports.state import Schedule
 
 _HINT = "Write minute, hour, day of month, month, day of week: `0 3 * * MON` is every Monday at 3:00."
 

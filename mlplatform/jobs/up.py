@@ -20,7 +20,7 @@ from mlplatform.control import Platform
 from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, WorldError
 from mlplatform.flows import deploy
 from mlplatform.jobs.runner import Runner, stopping_on_signals
-from mlplatform.ports import Progress
+from mlplatform.ports.clock import Progress
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0

@@ -12,7 +12,7 @@ from mlplatform import catalog
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import Route
 from mlplatform.errors import ChangedBytes
-from mlplatform.ports import Predictor
+from mlplatform.ports.extensions import Predictor
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.predictor import LoadedBundle, answer
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route
-from mlplatform.ports import Predictor
+from mlplatform.ports.extensions import Predictor
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.ids import fraction
 from mlplatform.serving.metrics import Metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select
 
-from mlplatform.ports import Intent
+from mlplatform.ports.state import Intent
 from mlplatform.state.engine import Database
 from mlplatform.state.rows import upsert
 from mlplatform.state.tables import intents

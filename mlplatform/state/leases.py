@@ -7,7 +7,8 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from mlplatform.errors import LeaseHeld, LeaseLost
-from mlplatform.ports import Clock, Lease
+from mlplatform.ports.clock import Clock
+from mlplatform.ports.state import Lease
 from mlplatform.state.engine import Database
 from mlplatform.state.rows import insert_or_ignore
 from mlplatform.state.tables import leases, utc

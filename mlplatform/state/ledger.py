@@ -15,7 +15,7 @@ from mlplatform.domain.ladder import Change, Standings, is_stage, replay, vacati
 from mlplatform.domain.ledger import GENESIS, Actor, Break, Draft, Entry, Kind, find_breaks, seal
 from mlplatform.domain.version import Version
 from mlplatform.errors import Conflict, IllegalMove, StageConflict, VersionMoved
-from mlplatform.ports import Clock
+from mlplatform.ports.clock import Clock
 from mlplatform.state.engine import Database
 from mlplatform.state.rows import insert_or_ignore
 from mlplatform.state.tables import chains, ledger, utc, versions

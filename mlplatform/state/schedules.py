@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select, update
 
 from mlplatform.errors import UnknownName
-from mlplatform.ports import Clock, Firing, Schedule
+from mlplatform.ports.clock import Clock
+from mlplatform.ports.state import Firing, Schedule
 from mlplatform.state.engine import Database
 from mlplatform.state.rows import insert_or_ignore, upsert
 from mlplatform.state.tables import firings, schedules, utc

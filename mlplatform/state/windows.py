@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, select
 
 from mlplatform.domain.verdict import Measurement
 from mlplatform.domain.watch import Action, Decision, Signal, State, Window
-from mlplatform.ports import RetrainingRecord
+from mlplatform.ports.state import RetrainingRecord
 from mlplatform.state.engine import Database
 from mlplatform.state.rows import upsert
 from mlplatform.state.tables import retrainings, windows

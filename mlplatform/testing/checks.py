@@ -22,7 +22,7 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.canonical import canonical
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.errors import MlplatformError
-from mlplatform.ports import Gate, Made, Runtime, Subject, Technique
+from mlplatform.ports.extensions import Gate, Made, Runtime, Subject, Technique
 from mlplatform.stats.batch import Batch, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.typed import rows_of, typed_batch

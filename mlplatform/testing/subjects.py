@@ -11,8 +11,10 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column, FileEntry, Manifest, Task
 from mlplatform.domain.version import Version
-from mlplatform.ports import Answers, Cost, ServingReport, Subject
+from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.extensions import Subject
 from mlplatform.stats.batch import Array
+from mlplatform.stats.labels import Answers
 
 
 def make_subject(

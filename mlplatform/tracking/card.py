@@ -9,7 +9,7 @@ from mlplatform.domain.approval import Tally
 from mlplatform.domain.card import CardFacts
 from mlplatform.domain.ledger import Entry, Kind
 from mlplatform.domain.verdict import Finding, Measurement, worst
-from mlplatform.ports import Card
+from mlplatform.ports.tracking import Card
 
 MAX_CHARS = 5000
 """Width of MLflow's description column, which PostgreSQL enforces."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from mlplatform.errors import NotACandidate
-from mlplatform.ports import Card, OutsideView
+from mlplatform.ports.tracking import Card, OutsideView
 from mlplatform.tracking.client import Exists, Missing, Mlflow
 from mlplatform.tracking.parts import ALIASES_TAG, KEY_TAG, MODEL_TAG
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports import Candidate, RunDetails
+from mlplatform.ports.tracking import Candidate, RunDetails
 from mlplatform.tracking import flavors, parts
 from mlplatform.tracking.client import Missing, Mlflow, one_line
 

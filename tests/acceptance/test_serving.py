@@ -25,7 +25,7 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.errors import ServerDidNotFollow
 from mlplatform.plugins.targets.local import LocalTarget
-from mlplatform.ports import ServerSpec, ServerState
+from mlplatform.ports.extensions import ServerSpec, ServerState
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_onnx_bundle
 

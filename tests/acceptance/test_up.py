@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from mlplatform.ports import Firing, Schedule
+from mlplatform.ports.state import Firing, Schedule
 from tests.small_project import MODEL, Place, SmallProject, answering
 
 SECONDS = 90.0

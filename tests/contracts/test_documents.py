@@ -11,7 +11,7 @@ import pytest
 
 from mlplatform.domain.routes import CaptureRule, Route, Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, UsageError
-from mlplatform.ports import Documents
+from mlplatform.ports.store import Documents
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.fakes.serving import FakeDocuments
 

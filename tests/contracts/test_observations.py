@@ -14,7 +14,7 @@ import pytest
 
 from mlplatform.data.observations import FolderObservations
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports import Ingested, Labelled, Observations
+from mlplatform.ports.data import Ingested, Labelled, Observations
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.recorder import write_block
 from mlplatform.testing.fakes.data import FakeObservations

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlplatform.errors import NotACandidate
-from mlplatform.ports import Card, Registry
+from mlplatform.ports.tracking import Card, Registry
 from mlplatform.testing.fakes.tracking import FakeRegistry
 from mlplatform.tracking.client import Mlflow
 from mlplatform.tracking.registry import MlflowRegistry

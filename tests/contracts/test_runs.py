@@ -12,7 +12,7 @@ import pytest
 
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports import Candidate, Runs
+from mlplatform.ports.tracking import Candidate, Runs
 from mlplatform.testing.bundles import make_onnx_bundle
 from mlplatform.testing.fakes.tracking import FakeRuns
 from mlplatform.tracking.client import Mlflow

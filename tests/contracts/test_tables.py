@@ -10,7 +10,7 @@ import pytest
 from mlplatform.data.tables import ParquetTables
 from mlplatform.domain.bundle import Column
 from mlplatform.errors import MlplatformError, UnreadableTable, UsageError
-from mlplatform.ports import Tables
+from mlplatform.ports.data import Tables
 from mlplatform.testing.fakes.data import FakeTables
 
 

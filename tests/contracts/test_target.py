@@ -9,7 +9,7 @@ import pytest
 
 from mlplatform.errors import ServerDidNotStart
 from mlplatform.plugins.targets.local import LocalTarget
-from mlplatform.ports import ServerSpec, Target
+from mlplatform.ports.extensions import ServerSpec, Target
 from mlplatform.testing.fakes.serving import FakeTarget
 
 pytestmark = pytest.mark.xdist_group("processes")

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from mlplatform.flows.lease import owner_name
 from mlplatform.jobs.runner import Runner, stopping_on_signals
-from mlplatform.ports import Schedule
+from mlplatform.ports.state import Schedule
 from mlplatform.state.leases import SqlLeases
 from mlplatform.state.schedules import SqlSchedules
 from mlplatform.state.schema import open_database

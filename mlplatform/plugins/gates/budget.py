@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlplatform.domain.verdict import Finding, Measurement, Verdict, worst
 from mlplatform.plugins.gates.common import check_positive, measured
-from mlplatform.ports import Need, Subject
+from mlplatform.ports.extensions import Need, Subject
 
 _MB = 1_000_000
 

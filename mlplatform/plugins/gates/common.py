@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlplatform.domain.verdict import Measurement
-from mlplatform.ports import Subject
+from mlplatform.ports.extensions import Subject
 from mlplatform.stats.labels import Answers, to_codes
 from mlplatform.stats.metrics import METRICS
 

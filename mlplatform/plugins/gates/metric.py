@@ -16,7 +16,7 @@ from mlplatform.plugins.gates.common import (
     not_finite,
     unfit,
 )
-from mlplatform.ports import Need, Subject
+from mlplatform.ports.extensions import Need, Subject
 from mlplatform.stats.estimate import Estimate, interval
 
 

@@ -17,7 +17,7 @@ from mlplatform.plugins.gates.common import (
     not_finite,
     unfit,
 )
-from mlplatform.ports import Need, Subject
+from mlplatform.ports.extensions import Need, Subject
 from mlplatform.stats.compare import Comparison, no_worse, paired
 from mlplatform.stats.labels import Answers
 from mlplatform.stats.metrics import METRICS

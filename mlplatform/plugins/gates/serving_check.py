@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.plugins.gates.common import check_positive, measured
-from mlplatform.ports import Need, Subject
+from mlplatform.ports.extensions import Need, Subject
 
 
 @dataclass(frozen=True)

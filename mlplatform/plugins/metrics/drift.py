@@ -12,7 +12,7 @@ import numpy as np
 from mlplatform.domain.verdict import Measurement
 from mlplatform.domain.watch import Signal, State
 from mlplatform.errors import UnknownName
-from mlplatform.ports import Reference, WindowData
+from mlplatform.ports.extensions import Reference, WindowData
 from mlplatform.stats.batch import Array, Columns, row_count
 from mlplatform.stats.drift import ColumnDrift, alpha_for, compare
 from mlplatform.stats.profile import Profile, make_spec, profile

@@ -12,10 +12,10 @@ import numpy as np
 from mlplatform.domain.verdict import Measurement
 from mlplatform.domain.watch import Signal, State
 from mlplatform.errors import MlplatformError
-from mlplatform.ports import Answers, Reference, WindowData
+from mlplatform.ports.extensions import Reference, WindowData
 from mlplatform.stats.batch import Array
 from mlplatform.stats.estimate import METRICS, Estimate, QualityEstimator, interval
-from mlplatform.stats.labels import find_classes, to_codes
+from mlplatform.stats.labels import Answers, find_classes, to_codes
 from mlplatform.stats.metrics import Metric
 
 ESTIMABLE = ("accuracy", "f1", "auc")

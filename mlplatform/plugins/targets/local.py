@@ -17,7 +17,7 @@ from typing import Any
 
 import mlplatform
 from mlplatform.errors import ServerDidNotStart, WorldError
-from mlplatform.ports import ServerSpec, ServerState
+from mlplatform.ports.extensions import ServerSpec, ServerState
 
 POLL_SECONDS = 0.02
 KEPT_VARIABLES = (

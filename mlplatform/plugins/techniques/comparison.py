@@ -13,7 +13,7 @@ import numpy as np
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import Refused
-from mlplatform.ports import Predictor
+from mlplatform.ports.extensions import Predictor
 from mlplatform.stats.batch import Array, Batch, Outputs
 from mlplatform.stats.labels import to_labels, to_scores
 from mlplatform.stats.typed import recombined, typed_batch

@@ -17,7 +17,7 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import MissingPackage, Refused
 from mlplatform.plugins.techniques.comparison import compare
 from mlplatform.plugins.techniques.onnx_export import MODEL, check_graph
-from mlplatform.ports import Made
+from mlplatform.ports.extensions import Made
 
 QUANTIZABLE = ("MatMul", "Gemm", "Gather", "Attention", "EmbedLayerNormalization", "LSTM")
 """Convolutions stay in float32: dynamic INT8 makes them slower on a CPU (0.56x measured)."""

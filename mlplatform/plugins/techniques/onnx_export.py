@@ -12,7 +12,7 @@ from mlplatform.catalog import find
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import MissingPackage, Refused
 from mlplatform.plugins.techniques.comparison import compare
-from mlplatform.ports import Made
+from mlplatform.ports.extensions import Made
 
 MODEL = "model/model.onnx"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column
 from mlplatform.errors import UnknownName, UnreadableTable, UsageError
-from mlplatform.ports import Ingested, Labelled, Observed
+from mlplatform.ports.data import Ingested, Labelled, Observed
 from mlplatform.stats import digests
 from mlplatform.stats.batch import Array, Columns
 from mlplatform.stats.spec import is_null

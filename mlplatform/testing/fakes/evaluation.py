@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.errors import ChildFailed
-from mlplatform.ports import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, ServingReport
 from mlplatform.stats.batch import Columns, Outputs
 
 Model = Callable[[Columns], Outputs]

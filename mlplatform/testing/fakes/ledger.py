@@ -12,7 +12,7 @@ from mlplatform.domain.ladder import Change, Standings, is_stage, replay, vacati
 from mlplatform.domain.ledger import GENESIS, Break, Draft, Entry, find_breaks, seal
 from mlplatform.domain.version import Version
 from mlplatform.errors import Conflict, IllegalMove, StageConflict, VersionMoved
-from mlplatform.ports import Clock
+from mlplatform.ports.clock import Clock
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, UsageError
-from mlplatform.ports import ServerSpec, ServerState
+from mlplatform.ports.extensions import ServerSpec, ServerState
 
 FAKE_PID = 4242
 

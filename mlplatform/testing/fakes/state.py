@@ -14,7 +14,8 @@ from mlplatform.domain.rollout import ACTIVE, Phase, Rollout
 from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import Conflict, LeaseHeld, LeaseLost, UnknownName
-from mlplatform.ports import Clock, Firing, Intent, Lease, RetrainingRecord, Schedule
+from mlplatform.ports.clock import Clock
+from mlplatform.ports.state import Firing, Intent, Lease, RetrainingRecord, Schedule
 from mlplatform.testing.fakes.ledger import FakeLedger as FakeLedger
 from mlplatform.testing.fakes.ledger import in_utc
 

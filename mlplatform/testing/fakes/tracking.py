@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports import Candidate, Card, OutsideView
+from mlplatform.ports.tracking import Candidate, Card, OutsideView
 
 PARTS = ("sample", "holdout", "reference", "trained_on")
 

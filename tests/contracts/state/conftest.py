@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.ports import (
+from mlplatform.ports.state import (
     Deployments,
     Evaluations,
     Intents,

@@ -14,7 +14,7 @@ from mlplatform.domain.ladder import CANDIDATE, REJECTED, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.errors import LeaseHeld
-from mlplatform.ports import Schedule
+from mlplatform.ports.state import Schedule
 from mlplatform.state.deployments import SqlDeployments
 from mlplatform.state.leases import SqlLeases
 from mlplatform.state.ledger import SqlLedger

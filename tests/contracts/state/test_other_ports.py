@@ -10,7 +10,7 @@ from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.verdict import Evaluation, Measurement
 from mlplatform.domain.watch import Action, Decision, Signal, State, Window
 from mlplatform.errors import Conflict, LeaseHeld, LeaseLost, UnknownName
-from mlplatform.ports import Firing, Intent, RetrainingRecord, Schedule
+from mlplatform.ports.state import Firing, Intent, RetrainingRecord, Schedule
 from mlplatform.testing.clock import START
 
 HOUR = timedelta(hours=1)

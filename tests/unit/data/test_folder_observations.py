@@ -24,7 +24,7 @@ from mlplatform.data.observations import FolderObservations
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import HistoryUnusable, UsageError
-from mlplatform.ports import Ingested
+from mlplatform.ports.data import Ingested
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.labels import Inbox

@@ -14,7 +14,7 @@ from mlplatform.flows.lease import holding, is_held
 from mlplatform.flows.project import project
 from mlplatform.flows.reconcile import differences, reconcile, recover
 from mlplatform.flows.register import register
-from mlplatform.ports import Intent
+from mlplatform.ports.state import Intent
 from mlplatform.testing.fakes.state import FakeLeases
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 

@@ -16,7 +16,7 @@ from mlplatform.domain.watch import Action
 from mlplatform.errors import TrainingFailed
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.retrain import bury, left_behind, retrain, settle, unanswered
-from mlplatform.ports import Candidate
+from mlplatform.ports.tracking import Candidate
 from tests.unit.flows.worlds import MODEL, Fakes, hours, policy, rows
 
 PROJECT = Path("project")

@@ -21,7 +21,8 @@ from mlplatform.flows.deploy import follow
 from mlplatform.flows.promote import Outcome, Wish, promote
 from mlplatform.flows.register import register
 from mlplatform.flows.world import World
-from mlplatform.ports import Candidate, Made
+from mlplatform.ports.extensions import Made
+from mlplatform.ports.tracking import Candidate
 from mlplatform.stats.batch import Columns, Outputs
 from mlplatform.store.bundles import FolderBundles
 from mlplatform.testing.clock import START, FixedClock

@@ -13,7 +13,9 @@ from mlplatform.plugins.gates.budget import BudgetGate
 from mlplatform.plugins.gates.metric import MetricGate
 from mlplatform.plugins.gates.no_regression import NoRegressionGate
 from mlplatform.plugins.gates.serving_check import ServingCheckGate
-from mlplatform.ports import Answers, Cost, ServingReport, Subject
+from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.extensions import Subject
+from mlplatform.stats.labels import Answers
 from mlplatform.testing.subjects import awkward_subjects, make_subject
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mlplatform.errors import DatabaseUnreachable, MlflowUnreachable
 from mlplatform.jobs.runner import Runner, stopping_on_signals
-from mlplatform.ports import Schedule
+from mlplatform.ports.state import Schedule
 from mlplatform.testing.clock import FixedClock
 from mlplatform.testing.fakes.state import FakeLeases, FakeSchedules
 

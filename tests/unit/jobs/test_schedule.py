@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.jobs.schedule import check_cron, newest_due, next_due
-from mlplatform.ports import Schedule
+from mlplatform.ports.state import Schedule
 
 SPRING, AUTUMN = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)
 """Days on which Berlin's clocks change, at 1:00 UTC."""

@@ -44,7 +44,7 @@ from sklearn.tree import DecisionTreeClassifier
 import mlplatform
 from mlplatform.data.tables import ParquetTables
 from mlplatform.errors import UsageError
-from mlplatform.ports import Candidate
+from mlplatform.ports.tracking import Candidate
 from mlplatform.tracking.client import Mlflow, quiet
 from mlplatform.tracking.runs import MlflowRuns
 from mlplatform.trust.manifest import Inspector

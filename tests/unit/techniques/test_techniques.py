@@ -15,7 +15,7 @@ from mlplatform.plugins.runtimes.onnx import OnnxRuntime
 from mlplatform.plugins.runtimes.sklearn import SklearnRuntime
 from mlplatform.plugins.techniques.dynamic_int8 import DynamicInt8
 from mlplatform.plugins.techniques.onnx_export import OnnxExport
-from mlplatform.ports import Made
+from mlplatform.ports.extensions import Made
 from mlplatform.stats.batch import Batch
 from mlplatform.stats.typed import typed_batch
 from mlplatform.testing.native import make_rows, make_sklearn_bundle, make_torch_bundle, write_bundle

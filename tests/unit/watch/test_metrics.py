@@ -16,7 +16,8 @@ from mlplatform.domain.watch import State
 from mlplatform.errors import UnknownName
 from mlplatform.plugins.metrics.drift import ANSWERS, DriftMetric
 from mlplatform.plugins.metrics.quality import QualityMetric
-from mlplatform.ports import Answers, Reference, WindowData
+from mlplatform.ports.extensions import Reference, WindowData
+from mlplatform.stats.labels import Answers
 from mlplatform.stats.profile import make_spec, profile
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

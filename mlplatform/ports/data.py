@@ -1,0 +1,102 @@
+"""Tables on disk; what servers captured and what came true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mlplatform.domain.bundle import Column
+from mlplatform.stats.batch import Array, Columns, dense, take
+
+
+class Tables(Protocol):
+    """Tables on disk and the identity of their rows."""
+
+    def read(self, path: Path) -> dict[str, Array]: ...
+    def write(self, path: Path, columns: Columns) -> None: ...
+
+    def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
+        """(n,) uint64 over the features only; equal rows give equal digests, whatever width their numbers have."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Captured rows joined with what is known of their truth, oldest first."""
+
+    ids: Array
+    """Prediction ids, `<request uuid>/<row>`."""
+    times: Array
+    """datetime64[us], UTC: the event's time where the policy names a column, else the prediction's."""
+    versions: Array
+    columns: Columns
+    predictions: Array
+    scores: Array | None
+    truth: Array
+    """(n,) object; None where the label is not known."""
+    labelled: Array
+    """(n,) bool"""
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Array) -> Observed:
+        """Some of the rows (a mask or positions). Versions may answer in different shapes; one version's are dense."""
+        predictions = dense(self.predictions[rows])
+        return Observed(
+            ids=self.ids[rows],
+            times=self.times[rows],
+            versions=self.versions[rows],
+            columns=take(self.columns, rows),
+            predictions=np.empty(0) if predictions is None else predictions,
+            scores=None if self.scores is None else dense(self.scores[rows]),
+            truth=self.truth[rows],
+            labelled=self.labelled[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Ingested:
+    blocks: int
+    rows: int
+    set_aside: int
+    """Damaged blocks moved to `damaged/`."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    matched: int
+    pending: int
+    """Ids that no captured row has yet."""
+    repeated: int
+    conflicting: int = 0
+    """Ids that already have another label; the first one stays."""
+
+
+class Observations(Protocol):
+    """What the servers captured and what came true."""
+
+    def ingest(self, endpoint: str) -> Ingested:
+        """Blocks into Parquet segments; a block is deleted only once its segment is safe."""
+
+    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled: ...
+
+    def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
+        """Times of the oldest and the newest captured row."""
+
+    def read(
+        self,
+        endpoint: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        labelled: bool = False,
+    ) -> Observed:
+        """Rows with start <= time < end; `time` names the event time's column. `labelled`: only those with a truth."""
+
+    def pending(self, endpoint: str) -> int: ...

@@ -1,0 +1,64 @@
+"""Bundles, the documents that servers read, and the inspection of foreign files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.routes import Routes, WorkerStatus
+
+
+class Bundles(Protocol):
+    """Content-addressed, immutable folders."""
+
+    def freeze(self, staged: Path, manifest: Manifest) -> Manifest:
+        """Move a staged folder in, under the digest of its manifest; `manifest.files` is filled in here.
+
+        The staged folder is gone afterwards. Freezing equal bytes twice is harmless. Raises UnsafeArtifact.
+        """
+
+    def path(self, digest: str) -> Path: ...
+    def manifest(self, digest: str) -> Manifest: ...
+
+    def verify(self, digest: str) -> None:
+        """Raises ChangedBytes, naming the file."""
+
+    def stage(self) -> AbstractContextManager[Path]:
+        """A new empty folder on the store's own disk, removed at the end if it is still there."""
+
+    def evidence(self, digest: str) -> Path:
+        """Folder beside the bundle for what only the control plane reads, made on demand.
+
+        `holdout.parquet`, `reference.parquet`, `trained_on.npy`, and `evaluation-<id>.npz` (arrays `labels`, `truth`
+        and, where there are any, `scores`).
+        """
+
+    def digests(self) -> list[str]: ...
+
+    def sweep(self) -> int:
+        """Remove what died processes were putting together; how many folders."""
+
+
+class Documents(Protocol):
+    """The folder that control plane and servers share; see `mlplatform.domain.routes`."""
+
+    def folder(self, endpoint: str) -> Path: ...
+    def endpoints(self) -> list[str]: ...
+    def routes(self, endpoint: str) -> Routes | None: ...
+
+    def publish(self, routes: Routes) -> Routes:
+        """Write the document with the next generation number, atomically."""
+
+    def workers(self, endpoint: str) -> list[WorkerStatus]:
+        """Workers whose process is alive."""
+
+    def wait_in_effect(self, endpoint: str, generation: int, seconds: float) -> None:
+        """Return once every worker has acknowledged; raises ServerDidNotFollow."""
+
+
+class Trust(Protocol):
+    def inspect(self, folder: Path, allow: Sequence[str]) -> None:
+        """Raises UnsafeArtifact for what may not be loaded. `allow`: runtimes permitted by the policy."""
