@@ -13,9 +13,17 @@ import pytest
 from mlplatform.cli.main import cli
 from mlplatform.config.policy_file import load_policy
 from mlplatform.config.settings import KEYS
+from tests import policy_page
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_reference_of_the_policy_is_written_from_the_code() -> None:
+    page = policy_page.PAGE.read_text()
+    assert page.partition(policy_page.MARK)[2].strip() == policy_page.reference().strip(), (
+        "write it anew: python -m tests.policy_page"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -38,12 +46,6 @@ def test_every_command_in_a_document_exists_with_its_options(page: Path) -> None
             command, words = found, words[1:]
         known = {option for p in command.params for option in [*p.opts, *p.secondary_opts]} | {"--help"}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_document_leads_to_a_file(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
 
 
 def test_every_make_target_in_the_readme_exists() -> None:
