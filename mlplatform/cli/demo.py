@@ -60,6 +60,9 @@ def demo(folder: Path, keep: bool) -> None:
 
     Train, register, compress, gates, promote, serve, capture, late labels, drift, retrain, a broken version forced in
     and taken back. The project stays in FOLDER to look at.
+
+    \b
+    mlplatform demo my-demo --keep
     """
     from mlplatform.control import Platform
 

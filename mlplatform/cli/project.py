@@ -95,7 +95,7 @@ def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
 @click.argument("model", required=False)
 @json_option
 def reconcile(model: str | None, as_json: bool) -> None:
-    """Repair what differs between ledger, MLflow, bundles and servers.
+    """Repair what differs between ledger, MLflow, bundles and servers. Exit code 3: something is left for a person.
 
     \b
     mlplatform reconcile churn
@@ -104,6 +104,7 @@ def reconcile(model: str | None, as_json: bool) -> None:
     found = [d for name in ([model] if model else p.policies) for d in p.reconcile(name)]
     told = [{"model": d.model, "what": d.what, "repair": d.repair} for d in found]
     emit(told, as_json, lambda _: render.differences(found))
+    leave(3 if any(d.mend is None for d in found) else 0)
 
 
 @click.group()

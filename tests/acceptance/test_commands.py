@@ -1,0 +1,144 @@
+"""Every command: an example in its help, one JSON document with --json, and dry runs that change nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mlplatform.cli.main import cli
+from tests.small_project import MODEL, Place, SmallProject
+
+WITHOUT_JSON = {"demo", "up", "serve", "schedule run", "policy schema"}
+"""They stay, or print JSON in any case."""
+HEAVY = {"mlflow", "torch", "sklearn", "scipy", "pandas", "onnxruntime", "matplotlib"}
+
+ANSWERS = {
+    "list": {"list"},
+    "show churn@2": {"version", "place", "findings", "entries"},
+    "diff churn@1 churn@production": {"what", "first", "second"},
+    "check churn@4 staging": {"status", "findings", "changes"},
+    "history churn": {"seq", "draft", "at"},
+    "history churn --at 2030-01-01 --stage production": {"at", "standings", "entries"},
+    "endpoints": {"name", "server", "serving"},
+    "doctor": {"settings", "differences", "failed"},
+    "policy check": {"model", "ladder", "stages"},
+    "db status": {"database", "schema", "breaks"},
+    "plugins gate": {"kind", "name", "from"},
+    "schedule list": set(),
+    "report churn": {"path"},
+    "monitor churn --dry-run": {"watched", "rollouts"},
+    "reconcile": set(),
+}
+DRY_RUNS = {
+    "promote churn@4 staging --reason x": "churn@4 to staging: would be done",
+    "promote churn@5 staging --reason x --break-glass": "churn@5 to staging: would be done",
+    "rollback churn --reason x": "would bring back churn@1",
+    "register churn --run FRESH": "would be a version of churn: sklearn",
+    "compress churn@4 --steps onnx": "would be a version of churn: onnx",
+    "deploy churn": "endpoint churn would serve churn@2; its server would be started",
+    "retrain churn": "a challenger would be trained",
+    "monitor churn": "ingested",
+}
+
+
+@pytest.fixture(scope="module")
+def place(small_sqlite: SmallProject) -> Iterator[Place]:
+    with small_sqlite.copied() as made:
+        yield made
+
+
+def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def test_the_help_of_every_command_shows_an_example() -> None:
+    without = [
+        name
+        for name, command in commands(cli)
+        if not re.search(rf"^\s*mlplatform {name}\b", command.help or "", re.M)
+    ]
+    assert without == []
+
+
+def test_every_command_that_ends_has_json() -> None:
+    without = {name for name, c in commands(cli) if not any("--json" in p.opts for p in c.params)}
+    assert without == WITHOUT_JSON
+
+
+@pytest.mark.parametrize("command", ANSWERS)
+def test_json_is_one_document_and_nothing_else(place: Place, command: str) -> None:
+    told = place.told(*command.split())
+    item = told[0] if isinstance(told, list) and told else told
+    wanted = {"model", "stages", "places", "versions"} if command == "list" else ANSWERS[command]
+    assert wanted <= set(item)
+
+
+@pytest.mark.parametrize("command", DRY_RUNS)
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(place: Place, command: str) -> None:
+    before = _ledger(place)
+    words = [place.fresh_run if word == "FRESH" else word for word in command.split()]
+    assert DRY_RUNS[command] in place.done(*words, "--dry-run")
+    assert _ledger(place) == before
+
+
+def test_dry_runs_speak_json_too(place: Place) -> None:
+    assert place.told("deploy", MODEL, "--dry-run") == {
+        "endpoint": MODEL,
+        "version": "churn@2",
+        "running": False,
+    }
+    planned = place.told("compress", f"{MODEL}@4", "--steps", "onnx", "--dry-run")
+    assert (planned["runtime"], planned["exists_as"]) == ("onnx", None)
+    assert planned["size_bytes"] > 100
+
+
+def test_context_that_the_policy_names_is_sent_and_said(place: Place) -> None:
+    place.done("deploy", MODEL)
+    (place.folder / "rows.csv").write_text("c0,c1,c2,at\n0.1,0.2,0.3,2026-03-02T09:00:00\n")
+    assert "context beside the features, captured and never shown to the model: at" in place.done(
+        "predict", MODEL, "rows.csv"
+    )
+    (place.folder / "rows.csv").write_text("c0,c1,c2\n0.1,0.2,0.3\n")
+    assert "rows.csv has no column at, which the policy names as context" in place.done(
+        "predict", MODEL, "rows.csv"
+    )
+    place.done("undeploy", MODEL)
+
+
+def test_looking_loads_nothing_heavy(place: Place) -> None:
+    environment = {**os.environ, **place.environment, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for words in ("list", "history", "show churn@2", "endpoints", "schedule list"):
+        command = [sys.executable, "-X", "importtime", "-m", "mlplatform", *words.split()]
+        seen = subprocess.run(
+            command, cwd=place.folder, env=environment, capture_output=True, text=True, check=True
+        )
+        loaded = set(re.findall(r"\| +(\w+)$", seen.stderr, re.MULTILINE))
+        assert "sqlalchemy" in loaded
+        assert loaded & HEAVY == set(), words
+
+
+def _ledger(place: Place) -> object:
+    with place.opened() as platform:
+        world = platform.world
+        view = world.registry.outside(MODEL)
+        return (
+            [entry.draft for entry in world.ledger.entries(MODEL)],
+            (dict(view.aliases), view.versions),
+            world.intents.left(),
+            [record.outcome for record in world.retrainings.history(MODEL)],
+            len(world.windows.recent(MODEL, 100)),
+            platform.endpoint(MODEL).server.running,
+        )
