@@ -20,7 +20,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLF
 for key in ("HOME", "TRACKING_URI", "DATABASE_URL", "POLICIES", "ACTOR", "FAILPOINT"):
     os.environ.pop(f"MLPLATFORM_{key}", None)
 
-pytest_plugins = ["tests.databases", "tests.prepared"]
+pytest_plugins = ["tests.databases", "tests.demo_story", "tests.prepared"]
 
 TESTS = Path(__file__).parent
 SIDE_BY_SIDE = ("unit", "contracts", "checks")

@@ -22,6 +22,7 @@ from mlplatform.cli import render
 
 if TYPE_CHECKING:
     from mlplatform.control import Loop, Platform
+    from mlplatform.domain.watch import Decision, Window
 
 MODEL = "digits"
 FIRST_ROWS = 250
@@ -182,12 +183,18 @@ def _stream(stage: Stage, windows: int) -> Iterator[Loop]:
             stage.platform.label(MODEL, ids, values)
         loop = stage.platform.monitor(MODEL, until=BEGIN + timedelta(seconds=last))
         for window, decision in loop.watched.windows:
-            quality = next((m for s in window.signals if s.metric == "quality" for m in s.measurements), None)
-            stage.say(
-                f"monitor: {window.start:%H:%M:%S} {MODEL}@{window.version} {decision.action.value}"
-                f" {quality or ''} {decision.because}"
-            )
+            if window.labelled:  # a window is read once more when its labels come
+                _tell(stage, window, decision)
         yield loop
+
+
+def _tell(stage: Stage, window: Window, decision: Decision) -> None:
+    quality = next((m for s in window.signals if s.metric == "quality" for m in s.measurements), "")
+    drifted = next((s.because for s in window.signals if s.metric == "drift"), "")
+    stage.say(
+        f"monitor: {window.start:%H:%M:%S} {MODEL}@{window.version} {decision.action}: {quality};"
+        f" {drifted.partition(':')[0]}"
+    )
 
 
 def _until_captured(stage: Stage, rows: int) -> None:
