@@ -23,19 +23,6 @@ def duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is longer than any calendar") from None
 
 
-def spell(span: timedelta) -> str:
-    """The shortest exact spelling of a duration.
-
-    >>> spell(timedelta(hours=36))
-    '36h'
-    """
-    seconds = span.total_seconds()
-    for unit in ("w", "d", "h", "m", "s"):
-        if seconds >= _UNITS[unit] and (seconds / _UNITS[unit]).is_integer():
-            return f"{int(seconds / _UNITS[unit])}{unit}"
-    return f"{seconds:f}".rstrip("0").rstrip(".") + "s"
-
-
 def rough(span: timedelta) -> str:
     """A duration for people, to the two largest units.
 
