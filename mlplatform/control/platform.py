@@ -1,8 +1,4 @@
-"""The control plane: one verb a command, each a chain of flows. The public Python API.
-
->>> from mlplatform import Platform                                  # doctest: +SKIP
->>> Platform.open().promote("churn@7", "staging", "first try")       # doctest: +SKIP
-"""
+"""Verbs that change something: each a chain of flows under the model's lease."""
 
 from __future__ import annotations
 
@@ -11,21 +7,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
 from mlplatform import client
-from mlplatform.chains import Chains
-from mlplatform.config.settings import Settings, load_settings
-from mlplatform.domain.card import CardFacts
-from mlplatform.domain.ladder import Change, Standings, replay
-from mlplatform.domain.ledger import Actor, Entry
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.control.looking import EndpointState, Looking
+from mlplatform.domain.ledger import Entry
+from mlplatform.domain.policy import Use
 from mlplatform.domain.rollout import Rollout
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.version import Version
-from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import (
     UnknownName,
     UsageError,
@@ -34,27 +25,22 @@ from mlplatform.errors import (
 from mlplatform.flows import (
     deploy,
     monitor,
-    project,
     promote,
     reconcile,
     register,
     retrain,
     rollback,
-    show,
 )
 from mlplatform.flows.difference import Difference
-from mlplatform.flows.lease import is_held, owner_name
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
-from mlplatform.flows.world import World, failpoint
-from mlplatform.ports.clock import Progress
+from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
-from mlplatform.ports.extensions import ServerState, Target
-from mlplatform.ports.state import Schedule, Schedules
+from mlplatform.ports.extensions import Target
+from mlplatform.ports.state import Schedule
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
-from mlplatform.wiring import Wiring
 
 
 @dataclass(frozen=True)
@@ -68,54 +54,8 @@ class Loop:
     rollouts: tuple[Rollout, ...] = ()
 
 
-@dataclass(frozen=True)
-class EndpointState:
-    """An endpoint as it stands: its server, what it serves, and what it is waiting for."""
-
-    name: str
-    model: str
-    stage: str
-    server: ServerState
-    serving: tuple[str, ...]
-    generation: int
-    rollout: Rollout | None = None
-
-
-class Platform:
+class Platform(Looking):
     """Everything `mlplatform` can do, on the project that holds the working directory."""
-
-    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
-        self.settings = settings
-        self._wiring = Wiring(settings, progress or (lambda line: None))
-        self.owner = owner_name(uuid4().hex[:6])
-        self._chains = Chains(self._wiring, self.owner)
-
-    @classmethod
-    def open(cls, folder: Path | str = ".", progress: Progress | None = None) -> Platform:
-        """The platform of the nearest folder upwards with `mlplatform.toml`; raises NoProject."""
-        return cls(load_settings(Path(folder)), progress)
-
-    @cached_property
-    def world(self) -> World:
-        """Ports and adapters, opened on first use."""
-        return self._wiring.world
-
-    @property
-    def policies(self) -> Mapping[str, Policy]:
-        """Policies by model; raises BadPolicy."""
-        return self._wiring.policies
-
-    @property
-    def schedules(self) -> Schedules:
-        return self._wiring.schedules
-
-    @property
-    def actor(self) -> Actor:
-        return self._chains.actor
-
-    def policy(self, model: str) -> Policy:
-        """Raises UnknownName, BadPolicy."""
-        return self._wiring.policy(model)
 
     # --- from a run to a version ----------------------------------------------------------------------------------
 
@@ -165,41 +105,6 @@ class Platform:
             chosen = stage or policy.live_stage or policy.ladder.stages[-1]
             return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
 
-    def plan_rollback(self, model: str, stage: str | None, to: int | None = None) -> tuple[int, list[Change]]:
-        """What `rollback` would do, without changing anything."""
-        policy = self.policy(model)
-        chosen = stage or policy.live_stage or policy.ladder.stages[-1]
-        return rollback.plan_rollback(self.world, policy, chosen, to)
-
-    # --- looking --------------------------------------------------------------------------------------------------
-
-    def version(self, ref: str) -> Version:
-        """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
-        return show.version(self.world, self.policies, ref)
-
-    def board(self) -> dict[str, tuple[Standings, list[Version]]]:
-        """Models by name: where their versions stand."""
-        names = sorted({*self.world.ledger.models(), *self.policies})
-        return {m: (self.world.ledger.standings(m), self.world.ledger.versions(m)) for m in names}
-
-    def history(self, model: str, until: datetime | None = None) -> list[Entry]:
-        """Entries of the ledger up to a moment, oldest first."""
-        return show.history(self.world, self.policies, model, until)
-
-    def standings_at(self, model: str, moment: datetime) -> Standings:
-        """Where every version stood at a moment, replayed from the ledger."""
-        return replay(model, [e.draft.changes for e in self.history(model, moment)])
-
-    def card(self, ref: str) -> CardFacts:
-        version = self.version(ref)
-        entries = self.world.ledger.entries(version.model)
-        place = self.world.ledger.standings(version.model).place(version.number)
-        return project.card_facts(self.world, self.policy(version.model), version, place, entries)
-
-    def diff(self, first: str, second: str) -> list[show.Line]:
-        """Everything in which two versions differ."""
-        return show.diff(self.world, self.version(first), self.version(second))
-
     # --- serving --------------------------------------------------------------------------------------------------
 
     def deploy(self, model: str, stage: str | None = None) -> EndpointState:
@@ -222,21 +127,6 @@ class Platform:
         target: Target = self.world.build("target", Use(endpoint.target))
         target.stop(self.world.documents.folder(endpoint.name))
         return endpoint.name
-
-    def endpoints(self) -> list[EndpointState]:
-        return [
-            self._endpoint_state(policy, stage)
-            for policy in self.policies.values()
-            for stage in policy.ladder.stages
-            if policy.stage(stage).endpoint
-        ]
-
-    def endpoint(self, name: str) -> EndpointState:
-        """One endpoint; raises UnknownName."""
-        states = {e.name: e for e in self.endpoints()}
-        if name not in states:
-            raise UnknownName("endpoint", name, states)
-        return states[name]
 
     def predict(self, ref: str, columns: Columns) -> Outputs:
         """One version's answers to a table, in a sandboxed child; nothing is captured."""
@@ -303,21 +193,7 @@ class Platform:
         policy = self.policy(model)
         return self._chains.retrain(policy, cause, self._as_of(policy), forced)
 
-    def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
-        self.policy(model)
-        return self.world.windows.recent(model, count)
-
-    def report(self, model: str, into: Path) -> Path:
-        """The HTML report of the newest windows."""
-        return self._wiring.report(self.policy(model), self.windows(model), into)
-
     # --- keeping it true ------------------------------------------------------------------------------------------
-
-    def differences(self, model: str) -> list[Difference]:
-        policy = self.policy(model)
-        busy = is_held(self.world.leases, retrain.lease_name(model), self.world.clock.now())
-        left = [] if busy else self._chains.left_retraining(policy)
-        return [*reconcile.differences(self.world, policy), *left]
 
     def reconcile(self, model: str) -> list[Difference]:
         """Repair what differs between ledger, MLflow, bundles and servers, and go on with what stopped half-way."""
@@ -338,38 +214,6 @@ class Platform:
         if schedule.verb not in verbs:
             raise UnknownName("job", schedule.verb, verbs)
         return verbs[schedule.verb]()
-
-    # --- small ----------------------------------------------------------------------------------------------------
-
-    def _endpoint_stage(self, policy: Policy, stage: str | None) -> str:
-        chosen = stage or policy.live_stage
-        if chosen is None or policy.stage(chosen).endpoint is None:
-            raise UsageError(
-                what=f"{policy.model} has no stage with an endpoint"
-                if chosen is None
-                else f"{chosen} has no endpoint",
-                hint=f"Add endpoint = {{ name = '{policy.model}' }} to a stage of its policy.",
-            )
-        return chosen
-
-    def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
-        endpoint = policy.stage(stage).endpoint
-        assert endpoint is not None
-        target: Target = self.world.build("target", Use(endpoint.target))
-        routes = self.world.documents.routes(endpoint.name)
-        active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
-        return EndpointState(
-            endpoint.name,
-            policy.model,
-            stage,
-            target.status(self.world.documents.folder(endpoint.name)),
-            tuple(f"{r.model}@{r.version}" for r in routes.routes) if routes else (),
-            routes.generation if routes else 0,
-            active[-1] if active else None,
-        )
-
-    def _as_of(self, policy: Policy) -> datetime:
-        return retrain.as_of(self.world, policy)
 
 
 def _loop_line(loop: Loop) -> str:

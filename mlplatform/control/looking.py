@@ -1,0 +1,181 @@
+"""Verbs that change nothing: what stands where, since when and why, and what would happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from mlplatform.chains import Chains
+from mlplatform.config.settings import Settings, load_settings
+from mlplatform.domain.card import CardFacts
+from mlplatform.domain.ladder import Change, Standings, replay
+from mlplatform.domain.ledger import Actor, Entry
+from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.rollout import Rollout
+from mlplatform.domain.version import Version
+from mlplatform.domain.watch import Decision, Window
+from mlplatform.errors import (
+    UnknownName,
+    UsageError,
+)
+from mlplatform.flows import (
+    project,
+    reconcile,
+    retrain,
+    rollback,
+    show,
+)
+from mlplatform.flows.difference import Difference
+from mlplatform.flows.lease import is_held, owner_name
+from mlplatform.flows.world import World
+from mlplatform.ports.clock import Progress
+from mlplatform.ports.extensions import ServerState, Target
+from mlplatform.ports.state import Schedules
+from mlplatform.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """An endpoint as it stands: its server, what it serves, and what it is waiting for."""
+
+    name: str
+    model: str
+    stage: str
+    server: ServerState
+    serving: tuple[str, ...]
+    generation: int
+    rollout: Rollout | None = None
+
+
+class Looking:
+    """What can be asked without holding a lease."""
+
+    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self._wiring = Wiring(settings, progress or (lambda line: None))
+        self.owner = owner_name(uuid4().hex[:6])
+        self._chains = Chains(self._wiring, self.owner)
+
+    @classmethod
+    def open(cls, folder: Path | str = ".", progress: Progress | None = None) -> Self:
+        """The platform of the nearest folder upwards with `mlplatform.toml`; raises NoProject."""
+        return cls(load_settings(Path(folder)), progress)
+
+    @cached_property
+    def world(self) -> World:
+        """Ports and adapters, opened on first use."""
+        return self._wiring.world
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """Policies by model; raises BadPolicy."""
+        return self._wiring.policies
+
+    @property
+    def schedules(self) -> Schedules:
+        return self._wiring.schedules
+
+    @property
+    def actor(self) -> Actor:
+        return self._chains.actor
+
+    def policy(self, model: str) -> Policy:
+        """Raises UnknownName, BadPolicy."""
+        return self._wiring.policy(model)
+
+    def plan_rollback(self, model: str, stage: str | None, to: int | None = None) -> tuple[int, list[Change]]:
+        """What `rollback` would do, without changing anything."""
+        policy = self.policy(model)
+        chosen = stage or policy.live_stage or policy.ladder.stages[-1]
+        return rollback.plan_rollback(self.world, policy, chosen, to)
+
+    def version(self, ref: str) -> Version:
+        """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
+        return show.version(self.world, self.policies, ref)
+
+    def board(self) -> dict[str, tuple[Standings, list[Version]]]:
+        """Models by name: where their versions stand."""
+        names = sorted({*self.world.ledger.models(), *self.policies})
+        return {m: (self.world.ledger.standings(m), self.world.ledger.versions(m)) for m in names}
+
+    def history(self, model: str, until: datetime | None = None) -> list[Entry]:
+        """Entries of the ledger up to a moment, oldest first."""
+        return show.history(self.world, self.policies, model, until)
+
+    def standings_at(self, model: str, moment: datetime) -> Standings:
+        """Where every version stood at a moment, replayed from the ledger."""
+        return replay(model, [e.draft.changes for e in self.history(model, moment)])
+
+    def card(self, ref: str) -> CardFacts:
+        version = self.version(ref)
+        entries = self.world.ledger.entries(version.model)
+        place = self.world.ledger.standings(version.model).place(version.number)
+        return project.card_facts(self.world, self.policy(version.model), version, place, entries)
+
+    def diff(self, first: str, second: str) -> list[show.Line]:
+        """Everything in which two versions differ."""
+        return show.diff(self.world, self.version(first), self.version(second))
+
+    def endpoints(self) -> list[EndpointState]:
+        return [
+            self._endpoint_state(policy, stage)
+            for policy in self.policies.values()
+            for stage in policy.ladder.stages
+            if policy.stage(stage).endpoint
+        ]
+
+    def endpoint(self, name: str) -> EndpointState:
+        """One endpoint; raises UnknownName."""
+        states = {e.name: e for e in self.endpoints()}
+        if name not in states:
+            raise UnknownName("endpoint", name, states)
+        return states[name]
+
+    def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
+        self.policy(model)
+        return self.world.windows.recent(model, count)
+
+    def report(self, model: str, into: Path) -> Path:
+        """The HTML report of the newest windows."""
+        return self._wiring.report(self.policy(model), self.windows(model), into)
+
+    def differences(self, model: str) -> list[Difference]:
+        policy = self.policy(model)
+        busy = is_held(self.world.leases, retrain.lease_name(model), self.world.clock.now())
+        left = [] if busy else self._chains.left_retraining(policy)
+        return [*reconcile.differences(self.world, policy), *left]
+
+    def _endpoint_stage(self, policy: Policy, stage: str | None) -> str:
+        chosen = stage or policy.live_stage
+        if chosen is None or policy.stage(chosen).endpoint is None:
+            raise UsageError(
+                what=f"{policy.model} has no stage with an endpoint"
+                if chosen is None
+                else f"{chosen} has no endpoint",
+                hint=f"Add endpoint = {{ name = '{policy.model}' }} to a stage of its policy.",
+            )
+        return chosen
+
+    def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
+        endpoint = policy.stage(stage).endpoint
+        assert endpoint is not None
+        target: Target = self.world.build("target", Use(endpoint.target))
+        routes = self.world.documents.routes(endpoint.name)
+        active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
+        return EndpointState(
+            endpoint.name,
+            policy.model,
+            stage,
+            target.status(self.world.documents.folder(endpoint.name)),
+            tuple(f"{r.model}@{r.version}" for r in routes.routes) if routes else (),
+            routes.generation if routes else 0,
+            active[-1] if active else None,
+        )
+
+    def _as_of(self, policy: Policy) -> datetime:
+        return retrain.as_of(self.world, policy)
