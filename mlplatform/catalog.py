@@ -18,6 +18,11 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "no_regression": "mlplatform.plugins.gates.no_regression:NoRegressionGate",
         "budget": "mlplatform.plugins.gates.budget:BudgetGate",
         "serving_check": "mlplatform.plugins.gates.serving_check:ServingCheckGate",
+        "slices": "mlplatform.plugins.gates.slices:SlicesGate",
+        "fairness": "mlplatform.plugins.gates.fairness:FairnessGate",
+        "signature": "mlplatform.plugins.gates.signature:SignatureGate",
+        "leak": "mlplatform.plugins.gates.leak:LeakGate",
+        "freshness": "mlplatform.plugins.gates.freshness:FreshnessGate",
     },
     "technique": {
         "onnx": "mlplatform.plugins.techniques.onnx_export:OnnxExport",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
-from mlplatform.domain.ladder import CANDIDATE
+from mlplatform.calendar import window_at
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.token import Identity
 from mlplatform.domain.version import Version
 from mlplatform.errors import LeaseHeld, MlflowUnreachable, MlplatformError, StageConflict
 from mlplatform.flows import deploy, probation, project, promote, reconcile, register, retrain, rollback
@@ -38,16 +39,36 @@ class Chains:
 
     @property
     def actor(self) -> Actor:
-        return Actor(self._wiring.settings.actor)
+        return self.identity.actor
+
+    @property
+    def identity(self) -> Identity:
+        """Who acts, by the token that was given; raises MistypedToken, RefusedToken, OpenTokenFile."""
+        return self._wiring.identity()
 
     @contextmanager
-    def changing(self, model: str) -> Iterator[Policy]:
-        """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last."""
+    def changing(self, model: str, by_itself: bool = False) -> Iterator[Policy]:
+        """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last.
+
+        A token that does not hold ends a verb before it touches anything; `by_itself`: but not the watch over what
+        is live, which acts under its own name.
+        """
         policy = self._wiring.policy(model)
+        if not by_itself:
+            self._wiring.identity()
         with self.alone(model):
             reconcile.recover(self.world, policy)
             yield policy
             self._show(policy)
+
+    @contextmanager
+    def changing_all(self) -> Iterator[None]:
+        """Around what concerns all models, also those without a policy; in one order: two never wait in a ring."""
+        policies = self._wiring.policies
+        with ExitStack() as stack:
+            for model in sorted({*policies, *self.world.ledger.models()}):
+                stack.enter_context(self.changing(model) if model in policies else self.alone(model))
+            yield
 
     def alone(self, model: str) -> AbstractContextManager[Lease]:
         name, tell = f"change:{model}", self.world.progress
@@ -61,6 +82,10 @@ class Chains:
             self.world.progress(
                 f"{error}; what it shows lags behind until the next command or `mlplatform reconcile`"
             )
+
+    def show_windows(self, policy: Policy) -> None:
+        """The monitoring report beside the live version's run, so that it is seen in MLflow's UI, too."""
+        project.show_windows(self.world, policy, partial(self._wiring.monitoring_page, policy))
 
     def demand_holder(self, version: Version, stage: str, expected: int | None) -> None:
         """A promotion was wished against what held the stage then: of several at once exactly one wins."""
@@ -135,8 +160,10 @@ class Chains:
         failpoint("retrain:climbed")
         place = self.world.ledger.standings(policy.model).place(version.number)
         live = place == (policy.live_stage or policy.ladder.stages[-1])
-        because = outcome.because if outcome else f"it is in {place}" if live else "no stage is `auto`"
-        return retrain.settle(self.world, record, version.number, live, because), outcome
+        there = live or not policy.ladder.above(place)
+        because = outcome.because if outcome else f"it is in {place}" if there else "no stage is `auto`"
+        frozen = outcome is not None and outcome.status == "refused" and outcome.frozen is not None
+        return retrain.settle(self.world, record, version.number, live, because, frozen), outcome
 
     def take_up(self, policy: Policy) -> list[Difference]:
         """Go on with a retraining whose process died; what was found."""
@@ -146,19 +173,32 @@ class Chains:
             found = self.left_retraining(policy)
             for difference in found:
                 assert difference.mend
+                self.world.progress(f"{difference.what}: {difference.repair}")
                 difference.mend()
             return found
 
     def left_retraining(self, policy: Policy) -> list[Difference]:
         record = retrain.left_behind(self.world, policy.model)
         if record is None:
-            return []
+            return self._thawed(policy)
         what = f"a retraining stopped half-way ({record.at:%Y-%m-%d %H:%M:%S}, {record.cause})"
         if record.run_id is None:
             mend = bound(retrain.bury, self.world, record)
             return [Difference(policy.model, what, "given up: its training had not ended", mend)]
         mend = bound(self._bring_in, policy, record)
         return [Difference(policy.model, what, f"its run {record.run_id[:8]} is brought in", mend)]
+
+    def _thawed(self, policy: Policy) -> list[Difference]:
+        """A challenger that a freeze window held up, once the window is over."""
+        record = retrain.waiting(self.world, policy.model)
+        if record is None or record.version is None:
+            return []
+        ahead = policy.ladder.above(self.world.ledger.standings(policy.model).place(record.version))
+        if ahead and window_at(policy.stage(ahead[0]).freeze, self.world.clock.now()):
+            return []
+        what = f"version {record.version} waited for the end of a freeze window"
+        mend = bound(self._bring_in, policy, record)
+        return [Difference(policy.model, what, "it goes on as far as `auto` says", mend)]
 
     def _climb(self, policy: Policy, run_id: str, cause: str) -> tuple[Version, Outcome | None]:
         """Register, compress, and promote through the stages that are `auto`; the last outcome.
@@ -168,11 +208,8 @@ class Chains:
         version = register.register(self.world, policy.model, run_id, self.actor, cause)
         if policy.retrain.compress and policy.compress.steps:
             version = register.compress(self.world, version, policy.compress.steps, self.actor)
-        place = self.world.ledger.standings(policy.model).place(version.number)
-        if place != CANDIDATE and place not in policy.ladder.stages:
-            return version, None
-        outcome = None
-        for stage in policy.ladder.stages[policy.ladder.rank(place) + 1 if place != CANDIDATE else 0 :]:
+        place, outcome = self.world.ledger.standings(policy.model).place(version.number), None
+        for stage in policy.ladder.above(place):
             if not policy.stage(stage).auto:
                 break
             outcome = self.promote(policy, Wish(version, stage, self.actor, cause))

@@ -120,6 +120,18 @@ class ChangedBytes(Refused):
     hint = "Nothing was promoted or served. Restore the file, or register the model again as a new version."
 
 
+class GoneBytes(Refused):
+    """The bytes of {model}@{version} are gone: {why}"""
+
+    hint = "Bring them back: mlplatform register {model} --run {run_id}"
+
+
+class ForgottenModel(Refused):
+    """MLflow no longer knows the registered model {model}, of which {count} versions were made"""
+
+    hint = "Somebody deleted or renamed it there. Put it back: mlplatform reconcile {model}"
+
+
 class UnsafeArtifact(Refused):
     """{path} is refused: {why}"""
 
@@ -130,6 +142,22 @@ class NotACandidate(Refused):
     """Run {run_id} cannot become a version: {missing} missing"""
 
     hint = "Log it with `mlplatform.log_candidate(model, sample=..., holdout=..., target=...)`; see docs/tutorial.md."
+
+
+class MistypedToken(UsageError):
+    """The token in {source} is mistyped: {why}"""
+
+    hint = "Copy the whole token again."
+
+
+class RefusedToken(Refused):
+    """The token {id} in {source} is refused: {why}"""
+
+    hint = "Nothing was done under another name. Ask an admin for a new one: mlplatform token add NAME --role ROLE."
+
+
+class OpenTokenFile(UsageError):
+    """The token file {path} {why}"""
 
 
 # --- somebody was faster --------------------------------------------------------------------------------------

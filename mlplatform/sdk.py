@@ -52,6 +52,7 @@ def log_candidate(
     trained_on: Any = None,
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
+    context: Any = None,
 ) -> str:
     """Log a fitted model with everything that `mlplatform register` needs; the id of the run.
 
@@ -59,17 +60,20 @@ def log_candidate(
     sample: a few rows to warm servers up with; the holdout's first ones if left out.
     trained_on: X of all training rows, where `reference` is only a sample of them.
     kind, classes: for torch models whose y does not tell; `classes` in the order of the model's outputs.
+    context: columns of the holdout's rows that the model does not see, as a DataFrame: groups that gates compare,
+    the time of each row. Live they come as `[data] context` and `time` of the policy.
 
     Raises UsageError, which names the fix, before anything is logged; MlflowUnreachable.
     """
     prepare()
     data = _read(holdout, reference, sample, trained_on, target)
+    beside = _beside(context, data)
     with evaluating(model), tempfile.TemporaryDirectory(prefix="mlplatform-candidate-") as folder:
         description = describe(model, data, kind, classes)
         metric = _holdout_metric(model, data, description.task)
         files, saved = Path(folder) / parts.FOLDER, Path(folder) / "model"
         _save_model(saved, model, data, description)
-        _write_parts(files, data, description)
+        _write_parts(files, data, beside, description)
         return _log(files, saved, metric)
 
 
@@ -88,6 +92,27 @@ def _read(holdout: Any, reference: Any, sample: Any, trained_on: Any, target: st
             hint=f"Drop it from X, or give the truth another name with target=: X.drop(columns=[{target!r}]).",
         )
     return TrainingData(inputs, target, few, held, held_truth, known, known_truth, every)
+
+
+def _beside(context: Any, data: TrainingData) -> dict[str, Array]:
+    """Columns of the holdout that are no features, row by row."""
+    if context is None:
+        return {}
+    table = read_rows("context", context)
+    if table.layout != "frame" or table.rows != data.holdout.rows:
+        raise UsageError(
+            what=f"context has {table.rows} rows, the holdout {data.holdout.rows}"
+            if table.layout == "frame"
+            else "context is an array, whose columns have no names",
+            hint="Pass a DataFrame with one row for each row of the holdout.",
+        )
+    known = {*data.holdout.columns, data.target}
+    if twice := [name for name in table.columns if name in known]:
+        raise UsageError(
+            what=f"context holds {', '.join(twice)}, which the holdout has already",
+            hint="Leave features and the target out of it; gates find those by themselves.",
+        )
+    return table.columns
 
 
 def _pair(what: str, given: Any) -> tuple[UserRows, Array]:
@@ -125,12 +150,15 @@ def _save_model(folder: Path, model: Any, data: TrainingData, description: parts
         flavors.save_sklearn(folder, model, saved)
 
 
-def _write_parts(folder: Path, data: TrainingData, description: parts.Description) -> None:
+def _write_parts(
+    folder: Path, data: TrainingData, beside: dict[str, Array], description: parts.Description
+) -> None:
     from mlplatform.data.tables import ParquetTables
 
     tables, target = ParquetTables(), data.target
     tables.write(folder / parts.SAMPLE, data.sample.cast(data.inputs))
-    tables.write(folder / parts.HOLDOUT, {**data.holdout.cast(data.inputs), target: data.holdout_truth})
+    holdout = {**data.holdout.cast(data.inputs), **beside, target: data.holdout_truth}
+    tables.write(folder / parts.HOLDOUT, holdout)
     reference = {**data.reference.cast(data.inputs), target: data.reference_truth}
     tables.write(folder / parts.REFERENCE, take(reference, _spread(data.reference.rows)))
     digests = tables.row_digests(data.trained_on.cast(data.inputs), data.inputs)

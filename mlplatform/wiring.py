@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,26 @@ from typing import TYPE_CHECKING
 
 from mlplatform.config.policy_file import build, load_policy
 from mlplatform.config.settings import Settings
+from mlplatform.config.token_text import read_token
+from mlplatform.domain.card import CardFacts
+from mlplatform.domain.duration import duration
+from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Policy
-from mlplatform.domain.watch import Decision, Window
+from mlplatform.domain.token import Identity
+from mlplatform.domain.trend import Trend
 from mlplatform.errors import BadPolicy, UnknownName
+from mlplatform.flows.tokens import identify
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
+from mlplatform.ports.report import CloseLook
 from mlplatform.ports.state import Schedules
 
 if TYPE_CHECKING:
     from mlplatform.state.engine import Database
+
+
+WINDOWS = 100
+"""In a monitoring report."""
 
 
 class SystemClock:
@@ -67,6 +78,7 @@ class Wiring:
         from mlplatform.state.intents import SqlIntents
         from mlplatform.state.leases import SqlLeases
         from mlplatform.state.ledger import SqlLedger
+        from mlplatform.state.tokens import SqlTokens
         from mlplatform.state.windows import SqlRetrainings, SqlWindows
         from mlplatform.store.bundles import FolderBundles
         from mlplatform.store.documents import FolderDocuments
@@ -77,9 +89,10 @@ class Wiring:
         from mlplatform.trust.manifest import Inspector
 
         settings, database = self.settings, self.database
-        mlflow = Mlflow(settings.tracking_uri, settings.artifact_root, tell=self.progress)
+        patience_s = duration(settings.mlflow_patience).total_seconds()
+        mlflow = Mlflow(settings.tracking_uri, settings.artifact_root, patience_s, tell=self.progress)
         ledger = SqlLedger(database, self.clock)
-        documents = FolderDocuments(settings.home / "servers")
+        bundles, documents = FolderBundles(settings.home), FolderDocuments(settings.home / "servers")
         work = settings.home / "work"
         work.mkdir(parents=True, exist_ok=True)
         return World(
@@ -92,19 +105,29 @@ class Wiring:
             retrainings=SqlRetrainings(database),
             leases=SqlLeases(database, self.clock),
             intents=SqlIntents(database),
+            tokens=SqlTokens(database),
             registry=MlflowRegistry(mlflow),
-            runs=MlflowRuns(mlflow),
-            bundles=FolderBundles(settings.home),
+            runs=MlflowRuns(mlflow, bundles.stage),
+            bundles=bundles,
             documents=documents,
             tables=ParquetTables(),
             observations=FolderObservations(documents.folder),
-            evaluator=ChildEvaluator(),
+            evaluator=ChildEvaluator(stage=bundles.stage),
             trust=Inspector(),
             build=build,
             card=render_card,
             work=work,
             progress=self.progress,
+            draw=_draw,
         )
+
+    def identity(self) -> Identity:
+        """Who acts. Looked up each time, so that a revoked token stops a process that runs. Raises MistypedToken,
+        RefusedToken, OpenTokenFile."""
+        given = read_token(self.settings)
+        if given is None:
+            return Identity(Actor(self.settings.actor))
+        return identify(self.world.tokens, self.clock.now(), *given)
 
     @cached_property
     def schedules(self) -> Schedules:
@@ -117,10 +140,22 @@ class Wiring:
         path = next(p for p in self.settings.policies if load_policy(p).model == policy.model)
         return (path.parent / policy.retrain.project).resolve()
 
-    def report(self, policy: Policy, windows: Sequence[tuple[Window, Decision]], into: Path) -> Path:
-        """Write the HTML report; its path."""
+    def monitoring_page(self, policy: Policy) -> str:
+        """The HTML report of the newest windows."""
         from mlplatform.report.page import monitor_report
 
+        return monitor_report(self.world.windows.recent(policy.model, WINDOWS), policy.model)
+
+    def plot_trend(self, trend: Trend, into: Path) -> Path:
+        """A metric over versions as an image; its path. Raises UsageError for a kind of file that cannot be drawn."""
+        from mlplatform.report.version_plots import trend_plot
+
         into.parent.mkdir(parents=True, exist_ok=True)
-        into.write_text(monitor_report(windows, policy.model))
+        trend_plot(trend, into)
         return into
+
+
+def _draw(facts: CardFacts, look: CloseLook) -> Mapping[str, str]:
+    from mlplatform.report.version_page import version_report
+
+    return version_report(facts, look)

@@ -17,7 +17,18 @@ os.environ.update(
 )
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(name, None)
-for key in ("HOME", "TRACKING_URI", "DATABASE_URL", "POLICIES", "ACTOR", "FAILPOINT"):
+OURS = (
+    "HOME",
+    "TRACKING_URI",
+    "DATABASE_URL",
+    "POLICIES",
+    "ACTOR",
+    "FAILPOINT",
+    "TOKEN",
+    "TOKEN_FILE",
+    "MLFLOW_PATIENCE",
+)
+for key in OURS:
     os.environ.pop(f"MLPLATFORM_{key}", None)
 
 pytest_plugins = ["tests.databases", "tests.demo_story", "tests.prepared"]

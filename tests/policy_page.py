@@ -12,8 +12,10 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mlplatform import catalog
+from mlplatform.config.validate import key_of
 from mlplatform.domain import policy
 from mlplatform.domain.approval import Demand
+from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
 
 PAGE = Path(__file__).parent.parent / "docs" / "policy.md"
@@ -25,6 +27,7 @@ TABLES: dict[str, type[Any]] = {
     "[stages.NAME]": policy.Stage,
     "[stages.NAME] endpoint": policy.Endpoint,
     "[stages.NAME] approvals": Demand,
+    "[stages.NAME] freeze": Freeze,
     "[stages.NAME] probation": policy.Probation,
     "[compress]": policy.Compress,
     "[capture]": policy.Capture,
@@ -32,6 +35,7 @@ TABLES: dict[str, type[Any]] = {
     "[retrain]": policy.Retrain,
     "[retrain] governor": Limits,
     "[reconcile]": policy.Reconcile,
+    "[gc]": policy.Gc,
 }
 EXTENSIONS = {
     "gate": "Gates (`[stages.NAME] gates`)",
@@ -75,7 +79,7 @@ def _table(cls: type[Any]) -> str:
     rows = ["| key | kind | default | meaning |", "| --- | --- | --- | --- |"]
     for field in fields(cls):
         kind = _kind(types[field.name]).replace("|", "\\|")
-        rows.append(f"| `{field.name}` | {kind} | {_default(field)} | {said[field.name]} |")
+        rows.append(f"| `{key_of(field.name)}` | {kind} | {_default(field)} | {said[field.name]} |")
     return "\n".join(rows) + "\n"
 
 
@@ -98,7 +102,10 @@ def _kind(of: Any) -> str:
     if get_origin(of) in (Union, UnionType):
         return _kind(next(a for a in get_args(of) if a is not type(None)))
     if get_origin(of) is tuple:
-        return "list of extensions" if get_args(of)[0] is policy.Use else "list of text"
+        [item, *_] = get_args(of)
+        if is_dataclass(item):
+            return "list of extensions" if item is policy.Use else "list of tables"
+        return "list of text"
     if options := [repr(a) for a in get_args(of) if isinstance(a, str)]:
         return " or ".join(f"`{o[1:-1]}`" for o in options)
     if of is policy.Policy.__annotations__.get("ladder") or getattr(of, "__name__", "") == "Ladder":

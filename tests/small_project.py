@@ -32,10 +32,14 @@ import numpy as np
 
 from mlplatform.control import Platform
 from mlplatform.domain.bundle import Column, Manifest, Task
-from mlplatform.domain.ladder import CANDIDATE, Change, is_stage
+from mlplatform.domain.ladder import CANDIDATE, STANDBY, Change, is_stage
 from mlplatform.domain.ledger import Actor, Draft, Kind
+from mlplatform.domain.retention import is_collected
+from mlplatform.domain.verdict import Verdict, worst
 from mlplatform.domain.version import Version
+from mlplatform.flows.approve import incumbent
 from mlplatform.flows.deploy import unfinished
+from mlplatform.flows.evaluate import judge
 from mlplatform.plugins.targets.local import LocalTarget
 from tests.forking import Forker
 
@@ -59,7 +63,7 @@ gates = [{ use = "metric", name = "accuracy", at_least = 0.6, min_n = 30 }]
 
 [stages.production]
 auto      = true
-approvals = { count = 0, unverified = true }
+approvals = { count = 0, unverified = true, author_may_approve = true }
 endpoint  = { name = "churn" }
 probation = { or_labels = 40 }
 
@@ -114,9 +118,11 @@ class Place:
     """The run that is not registered."""
     forker: Forker
 
-    def run(self, *words: str, failpoint: str = "") -> tuple[int, str]:
+    def run(
+        self, *words: str, failpoint: str = "", kill_after_seconds: float | None = None
+    ) -> tuple[int, str]:
         """A command as a process of its own: exit code, and all that it printed."""
-        code, output, errors = self._run(words, failpoint)
+        code, output, errors = self._run(words, failpoint, kill_after_seconds)
         return code, output + errors
 
     def done(self, *words: str, code: int = 0) -> str:
@@ -132,10 +138,12 @@ class Place:
         assert found == code, f"mlplatform {' '.join(words)} ended with {found}:\n{output}{errors}"
         return output, errors
 
-    def _run(self, words: Sequence[str], failpoint: str = "") -> tuple[int, str, str]:
+    def _run(
+        self, words: Sequence[str], failpoint: str = "", kill_after_seconds: float | None = None
+    ) -> tuple[int, str, str]:
         output, errors = self.folder / "output.log", self.folder / "errors.log"
         environment = self.environment | {"MLPLATFORM_FAILPOINT": failpoint}
-        code = self.forker.run(words, self.folder, environment, output, errors)
+        code = self.forker.run(words, self.folder, environment, output, errors, kill_after_seconds)
         return code, output.read_text(), errors.read_text()
 
     @contextmanager
@@ -187,6 +195,14 @@ class SmallProject:
     @contextmanager
     def copied(self) -> Iterator[Place]:
         shutil.copytree(self.template, self.folder, symlinks=True)
+        try:
+            with self._opened() as place:
+                yield place
+        finally:
+            shutil.rmtree(self.folder)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Place]:
         (self.folder / "tmp").mkdir()
         home = self.folder / ".mlplatform"
         # A name of its own: MLflow keeps connections by name, and this process has looked into earlier copies.
@@ -199,7 +215,6 @@ class SmallProject:
                 yield place
             finally:
                 LocalTarget().stop(place.servers / MODEL)
-        shutil.rmtree(self.folder)
 
 
 def _settings(database_url: str) -> dict[str, str]:
@@ -236,12 +251,17 @@ def _live_a_little(platform: Platform, runs: list[str]) -> None:
         if number == 2:
             _answer_and_label(platform)
     _register_broken(platform, runs[5])
-    for ref, stage in ((f"{MODEL}@4", "staging"), (f"{MODEL}@3", "production")):
-        assert (
-            platform.check(ref, stage).status == "done"
-        )  # measured once; promotions in the copies are quick then
+    for number, stage in ((4, "staging"), (3, "production")):
+        _measure(platform, number, stage)
     platform.reconcile(MODEL)  # MLflow is told of the broken one, too
     assert dict(platform.world.ledger.standings(MODEL).places) == PLACES
+
+
+def _measure(platform: Platform, number: int, stage: str) -> None:
+    """Measured once; promotions in the copies are quick then."""
+    version, policy = platform.version(f"{MODEL}@{number}"), platform.policy(MODEL)
+    judgement = judge(platform.world, policy, stage, version, incumbent(platform.world, policy, stage))
+    assert worst(judgement.findings) is Verdict.PASS
 
 
 def _answer_and_label(platform: Platform) -> None:
@@ -281,13 +301,15 @@ def _register_broken(platform: Platform, run_id: str) -> None:
 
 
 def assert_whole(place: Place, places: dict[int, str], run_left: bool = False) -> None:
-    """Everything agrees: ledger, MLflow, server, files, leases. `run_left`: a server should be running."""
+    """Everything agrees: ledger, MLflow, server, bytes, files, leases. `run_left`: a server should be running."""
     with place.opened() as platform:
         world = platform.world
         assert dict(world.ledger.standings(MODEL).places) == places
-        assert world.ledger.breaks(MODEL) == []
+        assert platform.verify().holds
         holders = {stage: number for number, stage in places.items() if is_stage(stage)}
         assert len(holders) == sum(map(is_stage, places.values())), "two versions hold one stage"
+        made_of = [(v.run_id, v.parent, v.technique) for v in world.ledger.versions(MODEL)]
+        assert len(made_of) == len(set(made_of)), "one run became two versions"
         view = world.registry.outside(MODEL)
         assert dict(view.aliases) == holders
         assert view.versions == set(places), "MLflow and the ledger have different versions"
@@ -299,6 +321,7 @@ def assert_whole(place: Place, places: dict[int, str], run_left: bool = False) -
         assert all(r.outcome != "started" for r in world.retrainings.history(MODEL))
         _assert_served(platform, holders["production"], run_left)
         _assert_evaluations_whole(platform)
+        _assert_bytes(platform)
     assert_nothing_temporary(place)
 
 
@@ -313,6 +336,8 @@ def _assert_served(platform: Platform, holder: int, run_left: bool) -> None:
     version = platform.version(f"{MODEL}@{holder}")
     routes = platform.world.documents.routes(MODEL)
     assert routes and [(r.digest, r.share) for r in routes.routes] == [(version.digest, 1.0)]
+    places = platform.world.ledger.standings(MODEL).places
+    assert {places[r.version] for r in routes.standby} <= {STANDBY}
     state = platform.endpoint(MODEL)
     assert state.server.running == run_left
     if run_left:
@@ -326,6 +351,17 @@ def _assert_evaluations_whole(platform: Platform) -> None:
     for file in (platform.settings.home / "evidence").glob("*/evaluation-*.npz"):
         with np.load(file, allow_pickle=False) as arrays:
             assert len(arrays["labels"]) == len(arrays["truth"])
+
+
+def _assert_bytes(platform: Platform) -> None:
+    """gc freed nothing that something protects; all other bytes are those that were registered."""
+    world, protected = platform.world, platform.gc(dry_run=True).kept
+    entries = world.ledger.entries(MODEL)
+    for version in world.ledger.versions(MODEL):
+        if is_collected(entries, version.number):
+            assert version.ref not in protected
+        else:
+            world.bundles.verify(version.digest)
 
 
 def answering(url: str) -> str:

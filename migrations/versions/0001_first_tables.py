@@ -101,6 +101,7 @@ def _ledger() -> None:
         sa.UniqueConstraint("model", "key", name="ledger_key"),
     )
     op.create_index("ledger_at", "ledger", ["model", "at", "seq"])
+    op.create_index("ledger_kind", "ledger", ["model", "kind", "version", "seq"])
 
 
 def _evaluations() -> None:

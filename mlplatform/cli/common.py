@@ -71,7 +71,7 @@ def only_model(model: str | None) -> str:
 
 
 class Moment(click.ParamType[datetime]):
-    """A time as ISO 8601; without a zone it is UTC."""
+    """A time as ISO 8601, in UTC; without a zone it is meant so."""
 
     name = "time"
 
@@ -82,7 +82,7 @@ class Moment(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is not a time; write for example 2026-03-01T12:00:00", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read_table(path: Path) -> dict[str, Any]:

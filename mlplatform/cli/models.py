@@ -1,4 +1,4 @@
-"""Commands from a run to a stage: train, register, compress, check, approve, promote, rollback, and looking at it."""
+"""Commands from a run to a stage: train, register, compress, check, promote, rollback, retire; and the history."""
 
 from __future__ import annotations
 
@@ -24,23 +24,6 @@ from mlplatform.cli.common import (
 if TYPE_CHECKING:
     from mlplatform.control import Platform
     from mlplatform.domain.ledger import Entry
-
-
-@click.command("list")
-@json_option
-def list_models(as_json: bool) -> None:
-    """Models by stages: what is where, what waits.
-
-    \b
-    mlplatform list --json
-    """
-    p = platform()
-    rows = []
-    for model, (standings, versions) in p.board().items():
-        stages = p.policies[model].ladder.stages if model in p.policies else ()
-        holders = {stage: standings.holder(stage) for stage in stages}
-        rows.append({"model": model, "stages": holders, "places": standings.places, "versions": versions})
-    emit(rows, as_json, render.board)
 
 
 @click.command()
@@ -121,32 +104,6 @@ def compress(ref: str, steps: str, dry_run: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("ref")
-@json_option
-def show(ref: str, as_json: bool) -> None:
-    """A version: where it stands, findings, lineage, history.
-
-    \b
-    mlplatform show churn@7
-    mlplatform show churn@production
-    """
-    emit(platform().card(ref), as_json, render.card)
-
-
-@click.command()
-@click.argument("first")
-@click.argument("second")
-@json_option
-def diff(first: str, second: str, as_json: bool) -> None:
-    """What differs between two versions.
-
-    \b
-    mlplatform diff churn@7 churn@production
-    """
-    emit(platform().diff(first, second), as_json, render.diff)
-
-
-@click.command()
-@click.argument("ref")
 @click.argument("stage")
 @json_option
 def check(ref: str, stage: str, as_json: bool) -> None:
@@ -158,20 +115,6 @@ def check(ref: str, stage: str, as_json: bool) -> None:
     outcome = platform().check(ref, stage)
     emit(outcome, as_json, render.outcome)
     leave(outcome.exit_code)
-
-
-@click.command()
-@click.argument("ref")
-@click.option("--for", "stage", required=True, help="The stage it may enter.")
-@reason_option()
-@json_option
-def approve(ref: str, stage: str, reason: str, as_json: bool) -> None:
-    """Approve a version for a stage, bound to its bytes, its evaluation and the policy.
-
-    \b
-    mlplatform approve churn@7 --for production --reason "looked at the errors"
-    """
-    emit(platform().approve(ref, stage, reason), as_json, render.entry)
 
 
 @click.command()
@@ -220,43 +163,60 @@ def rollback(
 
 
 @click.command()
+@click.argument("ref")
+@reason_option()
+@dry_run_option
+@json_option
+def retire(ref: str, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Take a version out that nobody needs: from a stage without an endpoint, a candidate, or one kept warm.
+
+    \b
+    mlplatform retire churn@3 --reason "the price list is gone"
+    """
+    p = platform()
+    if dry_run:
+        changes = p.plan_retirement(ref)
+        result = {"ref": ref, "changes": changes, "dry_run": True}
+        emit(result, as_json, lambda _: render.planned_moves(f"would retire {ref}", changes))
+        return
+    emit(p.retire(ref, reason), as_json, render.entry)
+
+
+@click.command()
 @click.argument("model", required=False)
 @click.option(
-    "--at", type=Moment(), help="Where every version stood at this time (UTC unless it says otherwise)."
+    "--at",
+    type=Moment(),
+    help="Where every version stood and what it answered then: 2026-11-20T10:00+01:00; UTC without a zone.",
 )
-@click.option("--stage", help="Only what concerns this stage.")
+@click.option("--stage", help="Only what concerns this stage, and who held it from when to when.")
 @json_option
 def history(model: str | None, at: datetime | None, stage: str | None, as_json: bool) -> None:
     """What was live when, who put it there, and why.
 
     \b
     mlplatform history churn --stage production
-    mlplatform history churn --at 2026-03-01T12:00
+    mlplatform history churn --at 2026-11-20T10:00+01:00
     """
     name, p = only_model(model), platform()
-    entries = p.history(name, at)
-    if stage is not None:
-        _demand_stage(p, name, stage)
-    shown = [e for e in entries if stage is None or _concerns(e, stage)]
-    if at is None:
-        emit(shown, as_json, render.history)
-        return
-    standings = p.standings_at(name, at)
-    places = {v: place for v, place in standings.places.items() if stage in (None, place)}
+    entries = p.history(name, at, stage)
+    if at is not None:
+        _history_at(p, name, at, stage, entries, as_json)
+    elif stage is None:
+        emit(entries, as_json, render.history)
+    else:
+        held = p.spells(name, stage=stage)
+        emit({"held": held, "entries": entries}, as_json, lambda _: render.tenures(held, entries))
+
+
+def _history_at(
+    p: Platform, model: str, at: datetime, stage: str | None, entries: list[Entry], as_json: bool
+) -> None:
+    live = [spell for spell in p.spells(model, at, stage) if spell.until is None]
+    answering = {spell.version for spell in live}
+    standings = p.standings_at(model, at)
+    places = {v: place for v, place in standings.places.items() if stage in (None, place) or v in answering}
     standings = replace(standings, places=places)
-    result = {"at": at, "standings": standings, "entries": shown}
-    emit(result, as_json, lambda _: render.moment(at, standings, entries))
-
-
-def _concerns(entry: Entry, stage: str) -> bool:
-    return entry.draft.stage == stage or any(stage in (c.origin, c.target) for c in entry.draft.changes)
-
-
-def _demand_stage(p: Platform, model: str, stage: str) -> None:
-    """A stage of the policy, or one that an earlier policy had."""
-    from mlplatform.errors import UnknownName
-
-    known = set(p.policies[model].ladder.stages) if model in p.policies else set()
-    known |= {entry.draft.stage for entry in p.history(model) if entry.draft.stage}
-    if stage not in known:
-        raise UnknownName("stage", stage, known)
+    result = {"at": at, "standings": standings, "live": live, "entries": entries}
+    now = p.world.clock.now()
+    emit(result, as_json, lambda _: render.moment(at, now, standings, live, entries))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlplatform.cli import render
-from mlplatform.cli.common import emit, json_option, leave, platform
+from mlplatform.cli.common import dry_run_option, emit, json_option, leave, platform
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
@@ -93,15 +93,17 @@ def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
 
 @click.command()
 @click.argument("model", required=False)
+@dry_run_option
 @json_option
-def reconcile(model: str | None, as_json: bool) -> None:
+def reconcile(model: str | None, dry_run: bool, as_json: bool) -> None:
     """Repair what differs between ledger, MLflow, bundles and servers. Exit code 3: something is left for a person.
 
     \b
     mlplatform reconcile churn
     """
     p = platform()
-    found = [d for name in ([model] if model else p.policies) for d in p.reconcile(name)]
+    verb = p.differences if dry_run else p.reconcile
+    found = [d for name in ([model] if model else p.policies) for d in verb(name)]
     told = [{"model": d.model, "what": d.what, "repair": d.repair} for d in found]
     emit(told, as_json, lambda _: render.differences(found))
     leave(3 if any(d.mend is None for d in found) else 0)
@@ -175,7 +177,7 @@ def status(as_json: bool) -> None:
 
     url = load_settings().database_url
     p = platform()
-    breaks = [b for model in p.world.ledger.models() for b in p.world.ledger.breaks(model)]
+    breaks = p.world.ledger.verify().breaks
     facts = {"database": masked(url), "schema": current_revision(url), "breaks": breaks}
     emit(facts, as_json, _status)
     leave(3 if breaks else 0)

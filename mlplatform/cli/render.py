@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ import click
 
 if TYPE_CHECKING:
     from mlplatform.control import EndpointState, Loop
-    from mlplatform.domain.card import CardFacts
-    from mlplatform.domain.ladder import Change
+    from mlplatform.domain.approval import Tally
+    from mlplatform.domain.history import Spell
+    from mlplatform.domain.ladder import Change, Standings
     from mlplatform.domain.ledger import Entry
     from mlplatform.domain.verdict import Finding
     from mlplatform.domain.version import Version
@@ -54,13 +55,29 @@ def outcome(item: Outcome) -> None:
     click.echo(
         f"{item.version.ref} to {item.stage}: {click.style(word.replace('_', ' '), fg=_STATUS[item.status])}{known}"
     )
+    if item.frozen and item.status != "refused":
+        told = f"  FROZEN       {item.stage} is {item.frozen}; the glass is broken"
+        click.echo(click.style(told, fg="yellow"))
     findings(item.findings)
-    if item.tally and item.tally.wanted:
-        click.echo(f"  approvals    {len(item.tally.counting)} of {item.tally.wanted}")
-        for approval, why in item.tally.void:
-            click.echo(f"               void: {approval.actor} at {when(approval.at)}: {why}")
+    if item.tally:
+        approvals(item.tally)
     for change in item.changes if item.status in ("done", "rolling_out") else ():
         click.echo(f"  version {change.version}: {change.origin} -> {change.target}")
+
+
+def approvals(item: Tally, name: str = "approvals", indent: str = "  ") -> None:
+    """Who said yes, and whose word is void and why."""
+    if not (item.wanted or item.counting or item.void):
+        return
+    click.echo(f"{indent}{name:<12} {len(item.counting)} of {item.wanted}")
+    for approval in item.counting:
+        roles = f" ({', '.join(approval.roles)})" if approval.roles else ""
+        sure = "" if approval.verified else " (unverified)"
+        click.echo(
+            f"{indent}{'':<12} {approval.actor}{roles}{sure} at {when(approval.at)}: {approval.reason}"
+        )
+    for approval, why in item.void:
+        click.echo(f"{indent}{'':<12} void: {approval.actor} at {when(approval.at)}: {why}")
 
 
 def entry(item: Entry) -> None:
@@ -68,56 +85,60 @@ def entry(item: Entry) -> None:
 
 
 def history(entries: Sequence[Entry]) -> None:
+    from mlplatform.domain.history import wishes
+
     if not entries:
         click.echo("nothing happened yet")
         return
     rows = []
-    for item in entries:
+    for item, wish in zip(entries, wishes(entries), strict=True):
         draft = item.draft
         moves = ", ".join(f"{c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
-        who = draft.actor.name + ("" if draft.actor.verified else " (unverified)")
-        flag = "BREAK-GLASS " if draft.data.get("break_glass") else ""
         rows.append(
             (
                 item.seq,
                 when(item.at),
-                _said(draft.kind.value),
+                said(draft.kind.value),
                 draft.version,
                 moves,
-                who,
-                _fitting(flag + draft.reason),
+                _who(item),
+                _why(item, wish),
             )
         )
     table(("#", "time (UTC)", "what", "version", "moves", "who", "why"), rows)
 
 
-def board(models: Sequence[Mapping[str, Any]]) -> None:
-    rows = []
-    for item in models:
-        stages = [f"{stage}: {holder or '-'}" for stage, holder in item["stages"].items()]
-        waiting = [str(number) for number, place in item["places"].items() if place == "CANDIDATE"]
-        rows.append((item["model"], len(item["versions"]), "  ".join(stages), " ".join(waiting) or "-"))
-    table(("model", "versions", "stages", "candidates"), rows)
+def tenures(items: Sequence[Spell], entries: Sequence[Entry]) -> None:
+    """Who answered for a stage, from when to when; then all that concerns it."""
+    rows = [
+        (
+            s.stage,
+            s.version,
+            f"{100 * s.share:g} %",
+            when(s.since),
+            when(s.until) if s.until else "now",
+            _who(s.wish),
+            _why(s.wish, s.wish),
+        )
+        for s in items
+    ]
+    if rows:
+        table(("stage", "version", "share", "from (UTC)", "until", "who", "why"), rows)
+        click.echo()
+    history(entries)
 
 
-def card(item: CardFacts) -> None:
-    version(item.version)
-    click.echo(f"place     {item.place}")
-    click.echo(
-        f"author    {item.version.author}, cause {item.version.cause}, {when(item.version.created_at)}"
-    )
-    if item.evaluation:
-        click.echo(f"evaluated {item.evaluation.details.get('source', '')}")
-        for measurement in item.evaluation.measurements:
-            click.echo(f"          {measurement}")
-    if item.findings:
-        click.echo(f"findings  for {item.stage}")
-        findings(item.findings)
-    by_technique: Mapping[str, Any] = item.notes
-    for technique, notes in by_technique.items():
-        told = ", ".join(f"{_said(name)} {_short(value)}" for name, value in notes.items())
-        click.echo(f"notes     {technique}: {told}")
-    history(item.entries)
+def _why(item: Entry, wish: Entry) -> str:
+    """The entry's reason, marked when what it rests on was let in by breaking the glass."""
+    from mlplatform.domain.history import is_glass_broken
+
+    reason = item.draft.reason
+    return fitting(f"BREAK-GLASS {reason.removeprefix('break-glass: ')}" if is_glass_broken(wish) else reason)
+
+
+def _who(item: Entry) -> str:
+    actor = item.draft.actor
+    return actor.name + ("" if actor.verified else " (unverified)")
 
 
 def serving(item: EndpointState) -> None:
@@ -159,6 +180,8 @@ def loop(item: Loop) -> None:
         click.echo(f"retraining: {item.retrained.record.outcome}")
     if item.promoted:
         outcome(item.promoted)
+    for sentence in item.then:
+        click.echo(sentence)
 
 
 def differences(items: Sequence[Difference]) -> None:
@@ -176,7 +199,7 @@ def planned_version(item: PlannedVersion) -> None:
     )
     for technique, notes in item.notes.items():
         click.echo(
-            f"  {technique}: " + ", ".join(f"{_said(name)} {_short(value)}" for name, value in notes.items())
+            f"  {technique}: " + ", ".join(f"{said(name)} {short(value)}" for name, value in notes.items())
         )
 
 
@@ -198,18 +221,18 @@ def planned_moves(headline: str, changes: Iterable[Change]) -> None:
         click.echo(f"  version {change.version}: {change.origin} -> {change.target}")
 
 
-def _said(name: str) -> str:
+def said(name: str) -> str:
     """A name of the code as words."""
     return name.replace("_", " ")
 
 
-def _fitting(text: str, width: int = 90) -> str:
+def fitting(text: str, width: int = 90) -> str:
     """A line that leaves the table readable; `show` and `--json` have all of it."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -221,18 +244,23 @@ def _entry_line(item: Entry) -> str:
     )
 
 
-def moment(at: datetime, standings: Any, entries: Sequence[Entry]) -> None:
-    """Where every version stood at a time, and the entry that put it there."""
-    if not standings.places:
+def moment(
+    at: datetime, now: datetime, standings: Standings, live: Sequence[Spell], entries: Sequence[Entry]
+) -> None:
+    """Where every version stood at a time, what it answered, and the entry that put it there."""
+    if not entries:
         click.echo(f"nothing of {standings.model} was there at {when(at)} UTC")
         return
+    future = ", which is to come: as it is now" if at > now else ""
+    click.echo(f"{standings.model} at {when(at)} UTC{future}")
     rows = []
     for number, place in sorted(standings.places.items()):
-        last = next(e for e in reversed(entries) if any(c.version == number for c in e.draft.changes))
-        rows.append((number, place, when(last.at), last.draft.actor.name, last.draft.reason))
-    click.echo(f"{standings.model} at {when(at)} UTC")
-    table(("version", "place", "since", "who", "why"), rows)
-
-
-def diff(rows: Sequence[Any]) -> None:
-    table(("what", "first", "second"), [(d.what, d.first, d.second) for d in rows])
+        spells = [s for s in live if s.version == number]
+        traffic = ", ".join(f"{100 * s.share:g} % of {s.stage}" for s in spells) or "-"
+        if spells:
+            since, wish = spells[-1].since, spells[-1].wish
+        else:
+            wish = next(e for e in reversed(entries) if any(c.version == number for c in e.draft.changes))
+            since = wish.at
+        rows.append((number, place, traffic, when(since), _who(wish), _why(wish, wish)))
+    table(("version", "place", "answers", "since", "who", "why"), rows)

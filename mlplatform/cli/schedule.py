@@ -30,7 +30,7 @@ def add(verb: str, model: str | None, cron: str, timezone: str, name: str | None
     \b
     mlplatform schedule add retrain churn --cron "0 3 * * MON" --timezone Europe/Berlin
     """
-    from mlplatform.jobs.schedule import check_cron
+    from mlplatform.calendar import check_cron
     from mlplatform.ports.state import Schedule
 
     check_cron(cron, timezone)
@@ -49,7 +49,7 @@ def list_schedules(as_json: bool) -> None:
     \b
     mlplatform schedule list
     """
-    from mlplatform.jobs.schedule import next_due
+    from mlplatform.calendar import next_due
 
     p = platform()
     rows: list[dict[str, Any]] = []

@@ -7,14 +7,15 @@ own options, or just its name when it has none. An extension's options are the f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlplatform import catalog
+from mlplatform.calendar import check_cron, find_zone
 from mlplatform.config.mistakes import Mistake, TomlFile, dotted, unknown
 from mlplatform.config.toml_lines import Path as KeyPath
-from mlplatform.config.validate import validate
+from mlplatform.config.validate import validate, value_at
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.errors import UsageError
 
@@ -35,6 +36,7 @@ def load_policy(path: Path) -> Policy:
     file.mistakes += [Mistake(_as_written(_pinned(values, m)), m.what) for m in mistakes]
     _check_stages(file)
     _check_targets(file)
+    _check_freezes(file)
     for where, kind, use in _uses(values):
         file.mistakes += [Mistake(where + m.where, m.what) for m in _check_use(kind, use)]
     file.finish()
@@ -81,7 +83,7 @@ def _use(item: Any) -> Any:
 def _pinned(values: Any, mistake: Mistake) -> KeyPath:
     """The key whose value a table's own check complains of, where the message quotes it."""
     for part in mistake.where:
-        values = values.get(part) if isinstance(values, dict) else None
+        values = value_at(values, part)
     if isinstance(values, dict):
         for key, value in values.items():
             if isinstance(value, str) and repr(value) in mistake.what:
@@ -112,6 +114,29 @@ def _check_targets(file: TomlFile) -> None:
             file.note((*where, "target"), unknown("target", target, known))
         if used[str(endpoint.get("name"))] > 1:
             file.note((*where, "name"), "two stages cannot share an endpoint")
+
+
+def _check_freezes(file: TomlFile) -> None:
+    """Cron expressions and time zones; types and durations are told by validation."""
+    stages = file.values.get("stages")
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        freezes = stage.get("freeze") if isinstance(stage, dict) else None
+        for position, freeze in enumerate(freezes if isinstance(freezes, list) else ()):
+            where = ("stages", name, "freeze", position)
+            checks: dict[str, Callable[[str], object]] = {"timezone": find_zone, "cron": check_cron}
+            for key, check in checks.items():
+                value = freeze.get(key) if isinstance(freeze, dict) else None
+                if isinstance(value, str) and (wrong := _refusal(check, value)):
+                    file.note((*where, key), wrong)
+
+
+def _refusal(check: Callable[[str], object], value: str) -> str:
+    try:
+        check(value)
+    except UsageError as error:
+        said = str(error)
+        return f"{said[:1].lower()}{said[1:]}. {error.next_step}"
+    return ""
 
 
 def _endpoints(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:

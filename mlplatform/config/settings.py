@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.config.mistakes import TomlFile, unknown
-from mlplatform.errors import NoProject
+from mlplatform.domain.duration import duration
+from mlplatform.errors import NoProject, UsageError
 
 FILE_NAME = "mlplatform.toml"
-KEYS = ("home", "tracking_uri", "database_url", "policies", "actor")
+KEYS = ("home", "tracking_uri", "database_url", "policies", "actor", "token_file", "mlflow_patience")
 """Of the file; in the environment each is `MLPLATFORM_` and the key in capitals."""
 
 
@@ -39,6 +40,10 @@ class Settings:
     policies: tuple[Path, ...]
     actor: str
     """Who acts when no token says otherwise: unverified."""
+    token_file: Path | None = None
+    """File with a token, when the environment has none in MLPLATFORM_TOKEN."""
+    mlflow_patience: str = "20s"
+    """How long one request to MLflow may take, and how long failing ones are repeated."""
     artifact_root: Path | None = None
     """Where MLflow without a server keeps files; None with a server, which has its own place."""
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +78,8 @@ def load_settings(start: Path | None = None, environment: Mapping[str, str] | No
         database_url=_absolute(chosen.get("database_url", f"sqlite:///{home / 'platform.db'}"), root),
         policies=tuple(root / path for path in chosen.get("policies", ["policy.toml"])),
         actor=chosen.get("actor") or f"os:{_user()}",
+        token_file=root / Path(chosen["token_file"]).expanduser() if "token_file" in chosen else None,
+        mlflow_patience=_duration("mlflow_patience", given.get("mlflow_patience", ("20s", "default"))),
         artifact_root=None if served else home / "mlartifacts",
         origins={key: given[key][1] if key in given else "default" for key in KEYS},
     )
@@ -118,6 +125,16 @@ def _given(key: str, file: TomlFile, environment: Mapping[str, str]) -> tuple[An
     return None
 
 
+def _duration(key: str, given: tuple[str, str]) -> str:
+    text, source = given
+    try:
+        if duration(text).total_seconds() < 0.1:
+            raise ValueError(f"{text!r} is too short")
+    except ValueError as error:
+        raise UsageError(what=f"{key} ({source}): {error}") from None
+    return text
+
+
 def _absolute(address: str, root: Path) -> str:
     match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/)([^?]+)(.*)", address)
     if not match or match[2].startswith((":memory:", "file:")):
@@ -126,6 +143,8 @@ def _absolute(address: str, root: Path) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

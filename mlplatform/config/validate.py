@@ -42,9 +42,17 @@ def adapter(cls: type[Any]) -> Any:
     """A pydantic model with the one field `it`: only a model can forbid extra keys in the dataclasses below it."""
     from pydantic import ConfigDict, create_model
 
-    return create_model(
-        cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), it=(cls, ...)
-    )
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, alias_generator=key_of)
+    return create_model(cls.__name__, __config__=config, it=(cls, ...))
+
+
+def key_of(field: str) -> str:
+    """How a file writes a field. A Python keyword stands in code with an underscore: `for_` is `for`.
+
+    >>> key_of("for_")
+    'for'
+    """
+    return field.removesuffix("_")
 
 
 def type_at(cls: Any, where: Path) -> Any:
@@ -98,14 +106,15 @@ def _take_out(values: Any, where: Path) -> None:
     """Remove a mistaken key; of an array with a mistaken item the whole, since positions must not move."""
     parent: Any = None
     for part in where[:-1]:
-        parent, values = values, _at(values, part)
+        parent, values = values, value_at(values, part)
     if where and isinstance(values, dict):
         values.pop(where[-1], None)
     elif where and isinstance(parent, dict):
         parent.pop(where[-2], None)
 
 
-def _at(values: Any, part: str | int) -> Any:
+def value_at(values: Any, part: str | int) -> Any:
+    """What stands there in a table or an array; None when nothing does."""
     if isinstance(values, dict):
         return values.get(str(part))
     return values[part] if isinstance(values, list) and isinstance(part, int) and part < len(values) else None
@@ -117,7 +126,7 @@ def _say(cls: type[Any], errors: list[dict[str, Any]]) -> str:
         return "missing"
     if kind == "unexpected_keyword_argument":
         parent = type_at(cls, where[:-1])
-        known = [f.name for f in fields(parent)] if is_dataclass(parent) else []
+        known = [key_of(f.name) for f in fields(parent)] if is_dataclass(parent) else []
         return unknown("key", str(where[-1]), known)
     if kind == "literal_error":
         options = [str(option) for option in get_args(type_at(cls, where))]
@@ -148,7 +157,7 @@ def _bare(cls: Any) -> Any:
 
 def _inside(cls: Any, part: str | int) -> Any:
     if is_dataclass(cls) and isinstance(cls, type):
-        return get_type_hints(cls).get(str(part), Any)
+        return {key_of(name): of for name, of in get_type_hints(cls).items()}.get(str(part), Any)
     arguments = get_args(cls)
     if isinstance(part, int):
         return arguments[0] if arguments else Any

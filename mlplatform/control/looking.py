@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,13 @@ from uuid import uuid4
 from mlplatform.chains import Chains
 from mlplatform.config.settings import Settings, load_settings
 from mlplatform.domain.card import CardFacts
-from mlplatform.domain.ladder import Change, Standings, replay
+from mlplatform.domain.history import Spell, spells
+from mlplatform.domain.ladder import Change, Standings
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Rollout
+from mlplatform.domain.token import Identity, Token
+from mlplatform.domain.trend import Trend
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import (
@@ -24,18 +27,26 @@ from mlplatform.errors import (
     UsageError,
 )
 from mlplatform.flows import (
-    project,
+    approve,
     reconcile,
+    retire,
     retrain,
+    review,
     rollback,
     show,
+    verify,
 )
+from mlplatform.flows.board import Row, board
+from mlplatform.flows.diff import Diff, diff
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.lease import is_held, owner_name
+from mlplatform.flows.trend import trend
+from mlplatform.flows.verify import Verified
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
 from mlplatform.ports.extensions import ServerState, Target
 from mlplatform.ports.state import Schedules
+from mlplatform.store.heads import FileHeads
 from mlplatform.wiring import Wiring
 
 
@@ -84,6 +95,15 @@ class Looking:
     def actor(self) -> Actor:
         return self._chains.actor
 
+    @property
+    def identity(self) -> Identity:
+        """Who acts; raises MistypedToken, RefusedToken, OpenTokenFile."""
+        return self._chains.identity
+
+    def tokens(self) -> list[Token]:
+        """Oldest first; what is kept of them tells nobody their text."""
+        return self.world.tokens.all()
+
     def policy(self, model: str) -> Policy:
         """Raises UnknownName, BadPolicy."""
         return self._wiring.policy(model)
@@ -94,32 +114,61 @@ class Looking:
         chosen = stage or policy.live_stage or policy.ladder.stages[-1]
         return rollback.plan_rollback(self.world, policy, chosen, to)
 
+    def plan_retirement(self, ref: str) -> list[Change]:
+        """What `retire` would do, without changing anything."""
+        version = self.version(ref)
+        return retire.plan_retirement(self.world, self.policy(version.model), version)
+
+    def plan_rejection(self, ref: str) -> list[Change]:
+        """What `reject` would do, without changing anything."""
+        version = self.version(ref)
+        return approve.plan_rejection(self.world, self.policy(version.model), version)
+
     def version(self, ref: str) -> Version:
         """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
         return show.version(self.world, self.policies, ref)
 
-    def board(self) -> dict[str, tuple[Standings, list[Version]]]:
-        """Models by name: where their versions stand."""
-        names = sorted({*self.world.ledger.models(), *self.policies})
-        return {m: (self.world.ledger.standings(m), self.world.ledger.versions(m)) for m in names}
+    def board(self) -> list[Row]:
+        """Models by name: who holds their stages, what is going on, what is waited for."""
+        return board(self.world, self.policies)
 
-    def history(self, model: str, until: datetime | None = None) -> list[Entry]:
-        """Entries of the ledger up to a moment, oldest first."""
-        return show.history(self.world, self.policies, model, until)
+    def history(self, model: str, until: datetime | None = None, stage: str | None = None) -> list[Entry]:
+        """Entries of the ledger up to a moment, oldest first, of one stage or all."""
+        return show.history(self.world, self.policies, model, until, stage)
+
+    def spells(self, model: str, until: datetime | None = None, stage: str | None = None) -> list[Spell]:
+        """Who answered for a stage, when, with which share; those without an end last until that moment."""
+        found = spells(self.history(model, until, stage))
+        return [spell for spell in found if stage in (None, spell.stage)]
 
     def standings_at(self, model: str, moment: datetime) -> Standings:
-        """Where every version stood at a moment, replayed from the ledger."""
-        return replay(model, [e.draft.changes for e in self.history(model, moment)])
+        """Where every version stood at a moment."""
+        return self.world.ledger.standings(model, moment)
+
+    def verify(self, model: str | None = None, head: Path | None = None) -> Verified:
+        """Whether the ledger is what was written, of one model or all, and contains the heads of a file; no policy is
+        needed. Raises UnknownName, UsageError for a file of something else."""
+        return verify.verify(self.world, model, FileHeads(head) if head else None)
 
     def card(self, ref: str) -> CardFacts:
         version = self.version(ref)
-        entries = self.world.ledger.entries(version.model)
-        place = self.world.ledger.standings(version.model).place(version.number)
-        return project.card_facts(self.world, self.policy(version.model), version, place, entries)
+        policy = self.policy(version.model)
+        facts = review.card_facts(self.world, policy, version)
+        return replace(facts, frozen=show.frozen(self.world, policy))
 
-    def diff(self, first: str, second: str) -> list[show.Line]:
-        """Everything in which two versions differ."""
-        return show.diff(self.world, self.version(first), self.version(second))
+    def diff(self, first: str, second: str, everything: bool = False) -> Diff:
+        """What differs between two versions, section by section; metrics on the same rows where there are such."""
+        versions = self.version(first), self.version(second)
+        return diff(self.world, self.policies.get(versions[0].model), *versions, everything)
+
+    def trend(self, model: str, metric: str | None = None) -> Trend:
+        """A metric over a model's versions; raises UnknownName, UsageError."""
+        show.demand_versions(self.world, self.policies, model)
+        return trend(self.world, self.policies.get(model), model, metric)
+
+    def plot_trend(self, found: Trend, into: Path) -> Path:
+        """A trend as an image, of the kind that the file's name says; its path."""
+        return self._wiring.plot_trend(found, into)
 
     def endpoints(self) -> list[EndpointState]:
         return [
@@ -139,10 +188,6 @@ class Looking:
     def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
         self.policy(model)
         return self.world.windows.recent(model, count)
-
-    def report(self, model: str, into: Path) -> Path:
-        """The HTML report of the newest windows."""
-        return self._wiring.report(self.policy(model), self.windows(model), into)
 
     def differences(self, model: str) -> list[Difference]:
         policy = self.policy(model)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 from mlplatform import client
+from mlplatform.chains import PATIENCE_SECONDS
 from mlplatform.control.looking import EndpointState, Looking
 from mlplatform.domain.ledger import Entry
 from mlplatform.domain.policy import Use
 from mlplatform.domain.rollout import Rollout
 from mlplatform.domain.routes import CaptureRule, Route, Routes
+from mlplatform.domain.token import Token
 from mlplatform.domain.version import Version
 from mlplatform.errors import (
     UnknownName,
@@ -23,22 +26,32 @@ from mlplatform.errors import (
     WorldError,
 )
 from mlplatform.flows import (
+    approve,
     deploy,
+    gc,
     monitor,
+    plan,
     promote,
     reconcile,
     register,
+    retire,
     retrain,
     rollback,
+    tokens,
 )
+from mlplatform.flows.approve import Approved
 from mlplatform.flows.difference import Difference
+from mlplatform.flows.gc import Collection
+from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
+from mlplatform.flows.sound import demand_bytes
+from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
 from mlplatform.ports.extensions import Target
-from mlplatform.ports.state import Schedule
+from mlplatform.ports.state import Lease, Schedule
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
 
@@ -52,6 +65,8 @@ class Loop:
     promoted: Outcome | None = None
     rolled_back: Entry | None = None
     rollouts: tuple[Rollout, ...] = ()
+    then: tuple[str, ...] = ()
+    """Of a dry run: what would be done, a sentence each."""
 
 
 class Platform(Looking):
@@ -82,10 +97,20 @@ class Platform(Looking):
         """What `promote` would say, without changing anything."""
         return self.promote(ref, stage, "check", dry_run=True)
 
-    def approve(self, ref: str, stage: str, reason: str) -> Entry:
+    def approve(self, ref: str, stage: str, reason: str, dry_run: bool = False) -> Approved:
+        """Say yes to a version for a stage: to its bytes, the evidence and the policy as they are now."""
+        version = self.version(ref)
+        if dry_run:
+            policy = self.policy(version.model)
+            return approve.approve(self.world, policy, version, stage, self.identity, reason, dry_run)
+        with self._chains.changing(version.model) as policy:
+            return approve.approve(self.world, policy, version, stage, self.identity, reason)
+
+    def reject(self, ref: str, reason: str) -> Entry:
+        """Take a version out for good, before it goes live."""
         version = self.version(ref)
         with self._chains.changing(version.model) as policy:
-            return promote.approve(self.world, policy, Wish(version, stage, self.actor, reason))
+            return approve.reject(self.world, policy, version, self.actor, reason)
 
     def promote(
         self, ref: str, stage: str, reason: str, break_glass: bool = False, dry_run: bool = False
@@ -104,6 +129,12 @@ class Platform(Looking):
         with self._chains.changing(model) as policy:
             chosen = stage or policy.live_stage or policy.ladder.stages[-1]
             return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
+
+    def retire(self, ref: str, reason: str) -> Entry:
+        """Take a version out that nobody needs: from a stage without an endpoint, or from among the candidates."""
+        version = self.version(ref)
+        with self._chains.changing(version.model) as policy:
+            return retire.retire(self.world, policy, version, self.actor, reason)
 
     # --- serving --------------------------------------------------------------------------------------------------
 
@@ -131,7 +162,7 @@ class Platform(Looking):
     def predict(self, ref: str, columns: Columns) -> Outputs:
         """One version's answers to a table, in a sandboxed child; nothing is captured."""
         version = self.version(ref)
-        self.world.bundles.verify(version.digest)
+        demand_bytes(self.world, version)
         return self.world.evaluator.answer(self.world.bundles.path(version.digest), columns)
 
     def ask(self, target: str, columns: Columns) -> dict[str, Array]:
@@ -152,7 +183,7 @@ class Platform(Looking):
     def serve(self, ref: str, host: str, port: int, workers: int) -> None:
         """Serve one version in this process's place until it is interrupted; no stage is touched."""
         version = self.version(ref)
-        self.world.bundles.verify(version.digest)
+        demand_bytes(self.world, version)
         name = f"serve-{version.model}-{version.number}"
         path = str(self.world.bundles.path(version.digest))
         route = Route(version.model, version.number, version.digest, path)
@@ -173,18 +204,39 @@ class Platform(Looking):
 
     def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
         """Read the windows that are due and, with `act`, do what they ask for: retrain, promote, roll back."""
-        with self._chains.changing(model) as policy:
+        if not act:
+            return self._look_ahead(model, until)
+        with self._chains.changing(model, by_itself=True) as policy:
             endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
             assert endpoint is not None
-            watched = monitor.monitor(self.world, policy, endpoint.name, until, keep=act)
-            taken_back = self._chains.check_probation(policy) if act else None
+            watched = monitor.monitor(self.world, policy, endpoint.name, until)
+            taken_back = self._chains.check_probation(policy)
         failpoint("monitor:decided")
+        if watched.windows:
+            self._chains.show_windows(policy)
         retrained, outcome = None, None
-        if act and not taken_back:
+        if not taken_back:
             self._chains.take_up(policy)
             if wish := retrain.unanswered(self.world, model):
                 retrained, outcome = self._chains.retrain(policy, f"trigger: {wish.because}", wish.at)
         return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
+
+    def report(self, model: str, into: Path) -> Path:
+        """The HTML report of the newest windows as a file, and beside the live version's run in MLflow."""
+        policy = self.policy(model)
+        page = self._wiring.monitoring_page(policy)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        into.write_text(page, encoding="utf-8")
+        self._chains.show_windows(policy)
+        return into
+
+    def _look_ahead(self, model: str, until: datetime | None) -> Loop:
+        policy = self.policy(model)
+        endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
+        assert endpoint is not None
+        planned = plan.watching(self.world, policy, endpoint.name, until)
+        rollouts = tuple(self.world.deployments.active(model))
+        return Loop(planned.watched, rollouts=rollouts, then=planned.then)
 
     def retrain(
         self, model: str, cause: str = "manual", forced: bool = True
@@ -201,6 +253,39 @@ class Platform(Looking):
         with self._chains.alone(model):
             found = reconcile.reconcile(self.world, policy)
         return [*found, *self._chains.take_up(policy)]
+
+    def gc(self, dry_run: bool = False) -> Collection:
+        """Free the bytes that nothing protects, of all models at once: bundles may be shared."""
+        if dry_run:
+            return gc.plan(self.world, self.policies)
+        with self._chains.changing_all():
+            return gc.collect(self.world, self.policies, self.actor)
+
+    # --- who may act ----------------------------------------------------------------------------------------------
+
+    def add_token(
+        self,
+        owner: str,
+        roles: Sequence[str] = (),
+        expires: str | None = None,
+        dry_run: bool = False,
+        hand_over: Callable[[Issued], object] = lambda issued: None,
+    ) -> Issued:
+        """A new token, with its text, which `hand_over` gets before it holds. The first one must be an admin's; then
+        only admins add them."""
+        with self._alone_with_tokens(dry_run):
+            now, known = self.world.clock.now(), self.world.tokens
+            return tokens.issue(known, now, self.identity, owner, roles, expires, dry_run, hand_over)
+
+    def revoke_token(self, id: str, dry_run: bool = False) -> Token:
+        """End a token at once; open approvals that were given with it are void then."""
+        with self._alone_with_tokens(dry_run):
+            return tokens.revoke(self.world.tokens, self.world.clock.now(), self.identity, id, dry_run)
+
+    def _alone_with_tokens(self, dry_run: bool) -> AbstractContextManager[Lease | None]:
+        if dry_run:
+            return nullcontext()
+        return holding(self.world.leases, tokens.LEASE, self.owner, patience=PATIENCE_SECONDS)
 
     def run_job(self, schedule: Schedule) -> str:
         """What a schedule's firing does; one line for the log."""

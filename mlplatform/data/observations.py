@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,14 @@ import pyarrow.compute as pc
 
 from mlplatform.data import labels, windows
 from mlplatform.data.capture import Block, add_rows, batches
+from mlplatform.data.files import link_or_copy
 from mlplatform.data.index import History, reading, writing
 from mlplatform.data.times import epoch_us, from_epoch_us
 from mlplatform.errors import UsageError
 from mlplatform.ports.data import Ingested, Labelled, Observed
 from mlplatform.stats.batch import Array
+
+PARTS = ("capture", "inbox", "segments")
 
 
 class FolderObservations:
@@ -31,7 +35,7 @@ class FolderObservations:
         """Blocks into segments, then labels that came by HTTP. Damaged files go to `damaged/`."""
         folder = self._folder(endpoint)
         blocks = rows = aside = 0
-        if not any((folder / name).is_dir() for name in ("capture", "inbox", "segments")):
+        if not any((folder / name).is_dir() for name in PARTS):
             return Ingested(0, 0, 0)
         with writing(folder) as history:
             for good, damaged in batches(folder):
@@ -77,6 +81,17 @@ class FolderObservations:
     def pending(self, endpoint: str) -> int:
         with reading(self._folder(endpoint)) as history:
             return history.index.pending.rows if history.index.pending else 0
+
+    def copied(self, endpoint: str, into: Path) -> FolderObservations:
+        """By hard links where the disk has them: files are replaced here, never written into."""
+        source, copy = self._folder(endpoint), into / endpoint
+        with reading(source):
+            for path in (p for name in PARTS for p in sorted((source / name).glob("*"))):
+                if path.suffix in (".npz", ".json", ".parquet"):
+                    (copy / path.parent.name).mkdir(parents=True, exist_ok=True)
+                    with suppress(FileNotFoundError):  # a server's own temporary name
+                        link_or_copy(path, copy / path.parent.name / path.name)
+        return FolderObservations(lambda name: copy if name == endpoint else self._folder(name))
 
 
 def _take_in(history: History, blocks: list[Block]) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mlplatform.data.arrow import to_arrow, to_numpy
 from mlplatform.data.files import write_safely
+from mlplatform.data.times import as_times
 from mlplatform.domain.bundle import Column
 from mlplatform.errors import UnreadableTable, UnwritableTable
 from mlplatform.stats import digests
@@ -39,6 +40,9 @@ class ParquetTables:
     def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
         """(n,) uint64; see `mlplatform.stats.digests`."""
         return digests.row_digests(columns, inputs)
+
+    def times(self, values: Array) -> Array | None:
+        return as_times(to_arrow(values))
 
 
 def read_arrow(path: Path) -> pa.Table:

@@ -18,6 +18,9 @@ from typing import Any, Literal
 
 from mlplatform.domain.canonical import canonical
 
+MAX_FILES, MAX_BYTES = 2_000, 4 << 30
+"""What the folder of one model may hold."""
+
 Dtype = Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]
 """MLflow's names of the column types of a signature."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from types import MappingProxyType
 
 from mlplatform.errors import IllegalMove, UnknownName
@@ -75,28 +77,58 @@ class Standings:
 
     def after(self, changes: Iterable[Change]) -> Standings:
         """The standings once the changes are made; IllegalMove when they do not fit."""
-        places, changes = dict(self.places), list(changes)
+        grown = Replay(self)
+        grown.apply(changes)
+        return grown.standings
+
+
+class Replay:
+    """Standings that grow entry by entry, at a cost that does not depend on how many versions there are."""
+
+    def __init__(self, begin: Standings) -> None:
+        self._model, self._places = begin.model, dict(begin.places)
+        self._holding = Counter(place for place in self._places.values() if is_stage(place))
+        self._entered = list[tuple[int, str | None, str]]()
+
+    @property
+    def standings(self) -> Standings:
+        return Standings(self._model, MappingProxyType(self._places))
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Make the changes of one entry, in their order; IllegalMove when they do not fit."""
         for change in changes:
-            if places.get(change.version) != change.origin:
-                raise self._refuse(change, f"it is in {places.get(change.version)}")
-            places[change.version] = change.target
-        for change in changes:
-            if is_stage(change.target) and list(places.values()).count(change.target) > 1:
-                raise self._refuse(change, "another version would hold the same stage")
-        return Standings(self.model, MappingProxyType(places))
+            self.move(change.version, change.origin, change.target)
+        self.settle()
 
-    def _refuse(self, change: Change, why: str) -> IllegalMove:
-        return IllegalMove(
-            model=self.model, version=change.version, origin=change.origin, target=change.target, why=why
-        )
+    def move(self, version: int, origin: str | None, target: str) -> None:
+        """One change of several; between them a stage may be held twice."""
+        place = self._places.get(version)
+        if place != origin:
+            raise self._refuse(version, origin, target, f"it is in {place}")
+        self._places[version] = target
+        if place is not None and place in self._holding:
+            self._holding[place] -= 1
+        if target not in MARKS:
+            self._holding[target] = self._holding.get(target, 0) + 1
+            self._entered.append((version, origin, target))
+
+    def settle(self) -> None:
+        """The end of an entry: no stage is held twice."""
+        for version, origin, target in self._entered:
+            if self._holding[target] > 1:
+                raise self._refuse(version, origin, target, "another version would hold the same stage")
+        self._entered.clear()
+
+    def _refuse(self, version: int, origin: str | None, target: str, why: str) -> IllegalMove:
+        return IllegalMove(model=self._model, version=version, origin=origin, target=target, why=why)
 
 
-def replay(model: str, entries: Iterable[Sequence[Change]]) -> Standings:
+def replay(model: str, entries: Iterable[Iterable[Change]]) -> Standings:
     """Standings from the changes of the ledger's entries, oldest first."""
-    standings = Standings(model)
+    grown = Replay(Standings(model))
     for changes in entries:
-        standings = standings.after(list(changes))
-    return standings
+        grown.apply(changes)
+    return grown.standings
 
 
 @dataclass(frozen=True)
@@ -111,18 +143,25 @@ class Ladder:
         for stage in self.stages:
             if not re.fullmatch(r"[a-z][a-z0-9_\-]{0,62}", stage):
                 raise ValueError(
-                    f"stage {stage!r}: write lower-case letters, digits, - and _, starting with a letter"
+                    f"stage {stage!r}: write lower-case letters, digits, - and _, starting with a letter,"
+                    " at most 63 of them: it is an alias in MLflow"
                 )
             if stage == "latest" or re.fullmatch(r"v\d+", stage):
-                raise ValueError(f"stage {stage!r}: MLflow reserves this alias")
-        slugs = [re.sub(r"[-_]", "", s) for s in self.stages]
-        if len(set(slugs)) < len(slugs):
-            raise ValueError(f"stages {', '.join(self.stages)}: two of them are too alike")
+                raise ValueError(f"stage {stage!r}: MLflow reserves this alias; choose another name")
+        for first, second in combinations(self.stages, 2):
+            if re.sub(r"[-_]", "", first) == re.sub(r"[-_]", "", second):
+                raise ValueError(
+                    f"stages {first!r} and {second!r} are too alike for aliases in MLflow; rename one of them"
+                )
 
     def rank(self, stage: str) -> int:
         if stage not in self.stages:
             raise UnknownName("stage", stage, self.stages)
         return self.stages.index(stage)
+
+    def above(self, place: str) -> tuple[str, ...]:
+        """Stages that a version has before it, lowest first; none once it was replaced or taken out."""
+        return self.stages[self._position(place) + 1 :] if place == CANDIDATE or is_stage(place) else ()
 
     def promotion(
         self, standings: Standings, version: int, stage: str, keep_warm: bool = False
@@ -133,12 +172,55 @@ class Ladder:
         """
         rank, origin = self.rank(stage), standings.place(version)
         if why := self._obstacle(origin, rank):
-            raise IllegalMove(model=standings.model, version=version, origin=origin, target=stage, why=why)
+            raise self._refusal(standings, version, stage, why)
         incumbent = standings.holder(stage)
         leaving = (
             [Change(incumbent, stage, STANDBY if keep_warm else RETIRED)] if incumbent is not None else []
         )
         return [*leaving, Change(version, origin, stage)]
+
+    def demand_open(self, standings: Standings, version: int, stage: str) -> None:
+        """Raises IllegalMove for a version that can never enter the stage, or has passed it already."""
+        rank, origin = self.rank(stage), standings.place(version)
+        if why := self._closed(origin, rank):
+            raise self._refusal(standings, version, stage, why)
+
+    def rejection(self, standings: Standings, version: int, live: Collection[str]) -> list[Change]:
+        """The change that takes a version out before it went live; IllegalMove says why not.
+
+        `live`: stages whose version answers requests.
+        """
+        origin = standings.place(version)
+        if origin == CANDIDATE or (is_stage(origin) and origin not in live):
+            return [Change(version, origin, REJECTED)]
+        why, hint = "it is out already", ""
+        if origin == STANDBY:
+            why, hint = "it is kept warm to be rolled back to", "Wait until probation ends."
+        elif origin in live:
+            why, hint = (
+                "it is live",
+                f"Take it out of service first: mlplatform rollback {standings.model} --stage {origin} --reason ...",
+            )
+        facts = {"model": standings.model, "version": version, "origin": origin, "target": REJECTED}
+        raise IllegalMove(hint, **facts, why=why)
+
+    def retirement(self, standings: Standings, version: int, live: Collection[str]) -> list[Change]:
+        """The change that takes a version out which nobody needs any more; IllegalMove says why not.
+
+        `live`: stages whose version answers requests.
+        """
+        origin = standings.place(version)
+        if origin in (CANDIDATE, STANDBY) or (is_stage(origin) and origin not in live):
+            return [Change(version, origin, RETIRED)]
+        why, hint = "it is out already", f"Its history: mlplatform show {standings.model}@{version}"
+        if origin in live:
+            why = "it is live"
+            hint = (
+                f"Put another version there with `mlplatform rollback {standings.model} --stage {origin}` or"
+                f" `promote`, or stop its server with `mlplatform undeploy {standings.model} --stage {origin}`."
+            )
+        facts = {"model": standings.model, "version": version, "origin": origin, "target": RETIRED}
+        raise IllegalMove(hint, **facts, why=why)
 
     def rollback(
         self, standings: Standings, stage: str, to: int, tenures: Sequence[int] | None = None
@@ -159,20 +241,42 @@ class Ladder:
         leaving = [Change(holder, stage, ROLLED_BACK)] if holder is not None else []
         return [*leaving, Change(to, origin, stage)]
 
+    def _refusal(self, standings: Standings, version: int, stage: str, why: str) -> IllegalMove:
+        """With the next step, as a command where there is one."""
+        model, origin = standings.model, standings.place(version)
+        position = self._position(origin)
+        if origin in (REJECTED, ROLLED_BACK):
+            hint = f"Train a new one: mlplatform train {model}"
+        elif origin in (RETIRED, STANDBY):
+            hint = f"Bring it back: mlplatform rollback {model} --stage {stage} --to {version} --reason ..."
+        elif position == self.rank(stage):
+            hint = f"Nothing is left to do; mlplatform show {model}@{version} tells who put it there."
+        elif position > self.rank(stage):
+            hint = f"Take it out of {origin}: mlplatform rollback {model} --stage {origin} --reason ..."
+        else:
+            step = f"mlplatform promote {model}@{version} {self.stages[position + 1]} --reason ..."
+            hint = f"Stages are climbed one by one: {step}"
+        return IllegalMove(hint, model=model, version=version, origin=origin, target=stage, why=why)
+
     def _obstacle(self, origin: str, rank: int) -> str:
+        if why := self._closed(origin, rank):
+            return why
+        position = self._position(origin)
+        return f"the next stage is {self.stages[position + 1]}" if position + 1 < rank else ""
+
+    def _closed(self, origin: str, rank: int) -> str:
         if origin in (REJECTED, ROLLED_BACK):
             return f"a version that was {origin.lower().replace('_', ' ')} stays out; register a new one"
         if origin in (RETIRED, STANDBY):
             return "it was replaced; bring it back with `mlplatform rollback --to`"
-        # A stage that the policy no longer has counts as below the lowest.
-        position = self.stages.index(origin) if origin in self.stages else -1
+        position = self._position(origin)
         if position == rank:
             return "it is there already"
-        if position > rank:
-            return f"it is above it, in {origin}"
-        if position + 1 < rank:
-            return f"the next stage is {self.stages[position + 1]}"
-        return ""
+        return f"it is above it, in {origin}" if position > rank else ""
+
+    def _position(self, origin: str) -> int:
+        """A stage that the policy no longer has counts as below the lowest."""
+        return self.stages.index(origin) if origin in self.stages else -1
 
 
 def last_good(standings: Standings, tenures: Sequence[int]) -> int | None:

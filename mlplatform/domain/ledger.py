@@ -1,4 +1,4 @@
-"""The ledger's entry and its hash chain: what was live at any time, who put it there, and why."""
+"""The ledger's entry: what was live at any time, who put it there, and why."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from mlplatform.domain.canonical import digest
 from mlplatform.domain.ladder import Change, is_stage
-
-GENESIS = "0" * 64
 
 
 class Kind(StrEnum):
@@ -29,6 +26,14 @@ class Kind(StrEnum):
     ROLLOUT_FAILED = "rollout_failed"
     PROBATION_PASSED = "probation_passed"
     OUTSIDE_MOVE = "outside_move"
+    COLLECTED = "collected"
+    """Its bytes were freed."""
+    RESTORED = "restored"
+    """Its bytes are there again."""
+
+
+MOVES = tuple(kind for kind in Kind if kind not in (Kind.REGISTERED, Kind.APPROVED, Kind.REFUSED))
+"""Kinds that may take a version into a stage or out of it."""
 
 
 @dataclass(frozen=True)
@@ -68,42 +73,14 @@ class Entry:
     hash: str
 
 
-@dataclass(frozen=True)
-class Break:
-    """Where a chain does not hold."""
-
-    model: str
-    seq: int
-    why: str
+def touches(draft: Draft, version: int) -> bool:
+    """Whether an entry is about a version or moves it."""
+    return draft.version == version or any(c.version == version for c in draft.changes)
 
 
-def seal(draft: Draft, seq: int, at: datetime, prev_hash: str) -> Entry:
-    """Chain a draft: SHA-256 over the canonical encoding of all fields and the previous hash."""
-    return Entry(seq, at, draft, prev_hash, digest({"seq": seq, "at": at, "draft": draft, "prev": prev_hash}))
-
-
-def find_breaks(model: str, entries: Sequence[Entry], head: tuple[int, str] | None = None) -> list[Break]:
-    """Every place where a row was edited, deleted, inserted or reordered.
-
-    `head`: number and hash of the last entry, as they were recorded beside the chain.
-    """
-    breaks, seq, prev = list[Break](), 0, GENESIS
-    for entry in entries:
-        if why := _break(entry, seq, prev):
-            breaks.append(Break(model, entry.seq, why))
-        seq, prev = entry.seq, entry.hash
-    if head and (seq, prev) != head:
-        breaks.append(Break(model, seq, f"the chain should end with entry {head[0]}, hash {head[1][:12]}"))
-    return breaks
-
-
-def _break(entry: Entry, seq_before: int, hash_before: str) -> str:
-    if entry.seq != seq_before + 1:
-        return f"expected entry {seq_before + 1}"
-    if entry.prev_hash != hash_before:
-        return "does not follow the entry before it"
-    sealed = seal(entry.draft, entry.seq, entry.at, hash_before)
-    return "" if sealed.hash == entry.hash else "was changed after it was written"
+def concerns(draft: Draft, stage: str) -> bool:
+    """Whether an entry is about a stage, or a version enters or leaves it."""
+    return draft.stage == stage or any(stage in (c.origin, c.target) for c in draft.changes)
 
 
 def tenures(entries: Sequence[Entry], stage: str) -> list[int]:

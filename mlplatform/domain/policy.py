@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mlplatform.domain.approval import Demand
 from mlplatform.domain.canonical import digest
 from mlplatform.domain.duration import duration
+from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
 from mlplatform.domain.ladder import Ladder
 
@@ -100,6 +101,8 @@ class Stage:
     """The server that answers with the stage's version; entering the stage is a rollout then."""
     approvals: Demand = field(default_factory=Demand)
     """What people must say before."""
+    freeze: tuple[Freeze, ...] = ()
+    """Times in which no version enters, not even by `auto`; `--break-glass` passes. Rollbacks are never frozen."""
     probation: Probation = field(default_factory=Probation)
     """What may take a new version back, in a stage with an endpoint."""
 
@@ -153,7 +156,20 @@ class Retrain:
 @dataclass(frozen=True)
 class Reconcile:
     outside_moves: Literal["revert", "record"] = "revert"
-    """What becomes of an alias that somebody moved in MLflow."""
+    """What becomes of what was done in MLflow: aliases set back and deleted runs restored, or left and noted."""
+
+
+@dataclass(frozen=True)
+class Gc:
+    keep: str = "30d"
+    """How long `mlplatform gc` leaves the bytes of a version that was retired, rejected or rolled back."""
+    keep_versions: int = 3
+    """So many of those, the newest, it leaves however long ago that was."""
+
+    def __post_init__(self) -> None:
+        duration(self.keep)
+        if self.keep_versions < 0:
+            raise ValueError("keep_versions must not be negative")
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,7 @@ class Policy:
     watch: Watch = field(default_factory=Watch)
     retrain: Retrain = field(default_factory=Retrain)
     reconcile: Reconcile = field(default_factory=Reconcile)
+    gc: Gc = field(default_factory=Gc)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}", self.model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
 
 
+_SLICE = re.compile(r"\S+ (?!gained )[^=]+=.*")
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
@@ -67,6 +69,21 @@ class Evaluation:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+def slices_of(findings: Iterable[Finding]) -> list[Measurement]:
+    """What gates measured on parts of the rows: `accuracy sex=Female`, not what was gained there."""
+    found = {m.name: m for f in findings for m in f.measurements if _SLICE.fullmatch(m.name)}
+    return list(found.values())
+
+
+def rank(verdict: Verdict) -> int:
+    """How bad a verdict is: 0 for PASS, largest for FAIL."""
+    return _SEVERITY[verdict]
+
+
 def worst(findings: Iterable[Finding]) -> Verdict:
     """The worst verdict; PASS when there are no findings."""
-    return max((f.verdict for f in findings), key=_SEVERITY.__getitem__, default=Verdict.PASS)
+    return worst_of(f.verdict for f in findings)
+
+
+def worst_of(verdicts: Iterable[Verdict]) -> Verdict:
+    return max(verdicts, key=rank, default=Verdict.PASS)

@@ -1,4 +1,4 @@
-"""Runs bundles in sandboxed child processes: answers, the serving check, and CPU costs measured in turns."""
+"""Runs bundles in sandboxed child processes: answers, the serving check, CPU costs measured in turns, latency."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import ChildFailed, Refused, UsageError
-from mlplatform.evaluation import wire
+from mlplatform.evaluation import latency, wire
 from mlplatform.evaluation.process import Child
 from mlplatform.evaluation.sandbox import Limits
 from mlplatform.evaluation.serving_check import problems
-from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, Latency, ServingReport
+from mlplatform.ports.store import Stage
 from mlplatform.stats.batch import Batch, Columns, Outputs
 from mlplatform.stats.typed import recombined, typed_batch
 
@@ -34,6 +36,7 @@ class ChildEvaluator:
     """One child a bundle and call. A call holds `limits.seconds` for each of its steps."""
 
     limits: Limits = field(default_factory=Limits)
+    stage: Stage = TemporaryDirectory
 
     def answer(self, bundle: Path, columns: Columns) -> Outputs:
         """Raises ChildFailed when the bundle does not answer, Refused when it needs other library versions,
@@ -46,7 +49,7 @@ class ChildEvaluator:
             raise UsageError(what=f"the table does not fit the model's signature: {error}") from error
         if batch.rows == 0:
             return Outputs(np.empty(0))
-        with Child(bundle, self.limits, "answers a table") as child:
+        with self._child(bundle, "answers a table") as child:
             wire.save_batch(child.folder / "table.npz", batch)
             child.load()
             child.ask("answer", table=str(child.folder / "table.npz"), into=str(child.folder / "answers.npz"))
@@ -60,7 +63,7 @@ class ChildEvaluator:
         _check_versions(manifest)
         try:
             batch = _sample(bundle, manifest, CHECKED_ROWS)
-            with Child(bundle, self.limits, "checks a bundle") as child:
+            with self._child(bundle, "checks a bundle") as child:
                 return _serving_report(child, manifest, batch)
         except ChildFailed as error:
             return ServingReport((f"{error.facts['ending']}: {error.facts['cause']}",), 0.0, 0.0, 0)
@@ -72,13 +75,30 @@ class ChildEvaluator:
             for bundle in bundles:
                 manifest = _manifest(bundle)
                 _check_versions(manifest)
-                child = stack.enter_context(Child(bundle, self.limits, "measures the cost of a row"))
+                child = stack.enter_context(self._child(bundle, "measures the cost of a row"))
                 wire.save_batch(child.folder / "table.npz", _sample(bundle, manifest, SINGLE_ROWS))
                 children.append(child)
             for child in children:
                 child.load()
             rounds = [[_round(child) for child in children] for _ in range(ROUNDS)]
-        return [Cost(median(r[i][0] for r in rounds), rounds[-1][i][1]) for i in range(len(children))]
+        return [_cost([r[i] for r in rounds]) for i in range(len(children))]
+
+    def latency(self, bundle: Path) -> Latency:
+        """The 99th percentile of the time of one row, with what may have disturbed it."""
+        manifest = _manifest(bundle)
+        _check_versions(manifest)
+        sample = _sample(bundle, manifest, SINGLE_ROWS)
+        with self._child(bundle, "measures the latency of a row") as child:
+            wire.save_batch(child.folder / "table.npz", sample)
+            child.load()
+            reply = child.ask("latency", table=str(child.folder / "table.npz"))
+            try:
+                return latency.judged(reply["wall_us"], reply["cpu_us"])
+            except (KeyError, TypeError, ValueError) as error:
+                child.fail("a reply that is none", str(error))
+
+    def _child(self, bundle: Path, doing: str) -> Child:
+        return Child(bundle, self.limits, doing, stage=self.stage)
 
 
 # --- one step each ------------------------------------------------------------------------------------------
@@ -96,6 +116,11 @@ def _serving_report(child: Child, manifest: Manifest, batch: Batch) -> ServingRe
     found = problems(manifest.task, batch.rows, answers["batch"], answers["alone"])
     latency, memory = _number(child, reply, "latency_ms"), int(_number(child, reply, "memory_bytes"))
     return ServingReport(found, start_ms, latency, memory, tuple(map(str, given_up)))
+
+
+def _cost(rounds: Sequence[tuple[float, int]]) -> Cost:
+    cpu_us = tuple(cpu for cpu, _ in rounds)
+    return Cost(median(cpu_us), rounds[-1][1], cpu_us)
 
 
 def _round(child: Child) -> tuple[float, int]:

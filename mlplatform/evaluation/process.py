@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NoReturn
 
 import mlplatform
 from mlplatform.errors import ChildFailed
 from mlplatform.evaluation.sandbox import Limits
+from mlplatform.ports.store import Stage
 
 COMMAND = (sys.executable, "-P", "-s", "-m", "mlplatform.evaluation.child")
 """-P and -s: nothing is imported from the working folder or a user's own site-packages."""
@@ -32,18 +33,26 @@ class Child:
     """One bundle in one process, in a folder of its own. Use as a context manager; leaving it kills the
     process.
 
-    `doing` completes "The sandboxed child that ..." in ChildFailed.
+    `stage` makes the folder. `doing` completes "The sandboxed child that ..." in ChildFailed.
     """
 
-    def __init__(self, bundle: Path, limits: Limits, doing: str, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        limits: Limits,
+        doing: str,
+        command: Sequence[str] = COMMAND,
+        stage: Stage = TemporaryDirectory,
+    ) -> None:
         self._bundle = bundle.resolve()
         self._limits = limits
         self._doing = doing
         self._command = list(command)
         self._unread = b""
+        self._stage, self._left = stage, ExitStack()
 
     def __enter__(self) -> Child:
-        self.folder = Path(tempfile.mkdtemp(prefix="mlplatform-child-")).resolve()
+        self.folder = Path(self._left.enter_context(self._stage())).resolve()
         try:
             self._start()
         except BaseException:
@@ -146,7 +155,7 @@ class Child:
             for pipe in (process.stdin, process.stdout):
                 _close(pipe)
         _close(getattr(self, "_stderr", None))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._left.close()
 
 
 def _close(pipe: Any) -> None:

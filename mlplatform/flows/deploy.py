@@ -17,6 +17,7 @@ from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, MlplatformError, StageConflict, UnknownName, UsageError
 from mlplatform.flows.probation import next_step, version_of
+from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import ServerSpec, ServerState, Target
 
@@ -48,17 +49,15 @@ def follow(world: World, policy: Policy, rollout: Rollout) -> Rollout:
 def unfinished(world: World, policy: Policy) -> list[Rollout]:
     """Rollouts between two steps: when nobody works on the model, their process died."""
     active = world.deployments.active(policy.model)
-    passed = {e.draft.key for e in world.ledger.entries(policy.model)} if active else set()
-    return [r for r in active if r.phase is not Phase.PROBATION or passed_key(r.id) in passed]
+    return [r for r in active if r.phase is not Phase.PROBATION or _recorded(world, r, passed_key(r.id))]
 
 
 def resume(world: World, policy: Policy) -> None:
     """Go on with rollouts whose process died between two steps. One without its entry in the ledger never began."""
     for rollout in unfinished(world, policy):
-        recorded = {e.draft.key for e in world.ledger.entries(policy.model)}
         if rollout.phase is Phase.PROBATION:
             _end_probation(world, policy, rollout, "it had passed")
-        elif rollout.phase is Phase.OPENED and opened_key(rollout.id) not in recorded:
+        elif rollout.phase is Phase.OPENED and not _recorded(world, rollout, opened_key(rollout.id)):
             world.deployments.save(rollout.now_in(Phase.FAILED, "its process died before it was recorded"))
         else:
             follow(world, policy, rollout)
@@ -71,6 +70,10 @@ def opened_key(rollout: str) -> str:
 
 def passed_key(rollout: str) -> str:
     return f"rollout:{rollout}:passed"
+
+
+def _recorded(world: World, rollout: Rollout, key: str) -> bool:
+    return bool(world.ledger.entries(rollout.model, key=key))
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
@@ -95,7 +98,7 @@ def publish(
     """
     endpoint = _endpoint(policy, stage)
     for version in (*([live] if live else []), *standby):
-        world.bundles.verify(version.digest)
+        demand_bytes(world, version)
     document = Routes(
         endpoint=endpoint.name,
         generation=0,
@@ -295,4 +298,6 @@ def _route(world: World, version: Version, arm: str) -> Route:
 
 
 def _actor(world: World, rollout: Rollout) -> Actor:
-    return Actor(rollout.actor)
+    """Who wished for it, verified or not: the entry that opened it knows."""
+    opened = world.ledger.entries(rollout.model, key=opened_key(rollout.id))
+    return opened[0].draft.actor if opened else Actor(rollout.actor)

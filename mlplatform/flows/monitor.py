@@ -18,6 +18,7 @@ from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Signal, Window, decide
 from mlplatform.flows.evaluate import load_answers
 from mlplatform.flows.probation import version_of
+from mlplatform.flows.sound import has_bytes
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Ingested, Observed
 from mlplatform.ports.extensions import Reference, WindowData
@@ -108,8 +109,8 @@ def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: 
         return None
     numbers, counts = np.unique(observed.versions, return_counts=True)
     version = version_of(world, policy.model, int(numbers[counts.argmax()]))
-    if version is None:
-        return None
+    if version is None or not has_bytes(world, version):
+        return None  # it was collected: nothing is left to compare with
     mine = observed.take(observed.versions == version.number)
     current = _window_data(world, policy, version, mine, start, end)
     reference = reference_of(world, version)
@@ -161,10 +162,10 @@ def reference_of(world: World, version: Version) -> Reference:
 
 def _judged_by(world: World, version: Version) -> Evaluation | None:
     """The evaluation that let the version in. Later ones, as somebody's incumbent, may be on drifted rows."""
-    for entry in reversed(world.ledger.entries(version.model)):
-        draft = entry.draft
-        judged = draft.version == version.number and draft.kind in (Kind.ROLLOUT_OPENED, Kind.PROMOTED)
-        if judged and (name := draft.data.get("evaluation_id")):
+    let_in = (Kind.ROLLOUT_OPENED, Kind.PROMOTED)
+    for entry in reversed(world.ledger.entries(version.model, version=version.number, kinds=let_in)):
+        name = entry.draft.data.get("evaluation_id")
+        if name and entry.draft.version == version.number:
             return world.evaluations.get(name)
     return None
 

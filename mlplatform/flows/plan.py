@@ -1,19 +1,25 @@
-"""What register, compress, deploy and retrain would do: the same first steps, and nothing is recorded."""
+"""What register, compress, deploy, monitor and retrain would do: the same first steps, and nothing is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from mlplatform.domain.governor import Permit, may_retrain
 from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.rollout import Phase, Step
 from mlplatform.domain.version import Version
+from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows.deploy import is_running
-from mlplatform.flows.probation import version_of
+from mlplatform.flows.monitor import Watched, monitor
+from mlplatform.flows.probation import next_step, version_of
 from mlplatform.flows.register import carry_out
-from mlplatform.flows.retrain import as_of, extra_rows, past
+from mlplatform.flows.retrain import as_of, extra_rows, is_unanswered, past
+from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World
 
 
@@ -47,6 +53,20 @@ class PlannedRetraining:
     """Stages that a challenger which passes would enter by itself."""
 
 
+_THEN = {
+    Step.WAIT: "{} would stay on probation",
+    Step.CLOSE: "probation of {} would end",
+    Step.TAKE_BACK: "{} would be taken back",
+}
+
+
+@dataclass(frozen=True)
+class PlannedWatch:
+    watched: Watched
+    then: tuple[str, ...]
+    """What would be done about it, a sentence each."""
+
+
 def registration(world: World, model: str, run_id: str) -> PlannedVersion:
     """Download and inspect what a run logged. Raises what `register` raises."""
     with world.bundles.stage() as staged:
@@ -59,7 +79,7 @@ def registration(world: World, model: str, run_id: str) -> PlannedVersion:
 
 def compression(world: World, parent: Version, steps: Sequence[Use]) -> PlannedVersion:
     """Apply the techniques in a folder that is thrown away. Raises what `compress` raises."""
-    world.bundles.verify(parent.digest)
+    demand_bytes(world, parent)
     technique = "+".join(step.use for step in steps)
     with world.bundles.stage() as staged:
         folder, manifest, notes = carry_out(world, parent.digest, steps, staged)
@@ -81,18 +101,54 @@ def deployment(world: World, policy: Policy, stage: str | None) -> PlannedDeploy
     if endpoint is None or version is None:
         missing = "version" if endpoint else "endpoint"
         raise UsageError(what=f"{chosen or 'no stage'} of {policy.model} has no {missing}")
-    world.bundles.verify(version.digest)
+    demand_bytes(world, version)
     return PlannedDeployment(endpoint.name, version.ref, is_running(world, endpoint))
 
 
 def retraining(world: World, policy: Policy, forced: bool) -> PlannedRetraining:
     """What the governor would say, and what the training would be given."""
     history = past(world.retrainings.history(policy.model))
-    observed = extra_rows(world, policy)
+    with _aside(world, policy) as seen:
+        observed, moment = extra_rows(seen, policy), as_of(seen, policy)
     climbs = []
     for stage in policy.ladder.stages:
         if not policy.stage(stage).auto:
             break
         climbs.append(stage)
-    permit = may_retrain(history, policy.retrain.governor, as_of(world, policy), forced)
+    permit = may_retrain(history, policy.retrain.governor, moment, forced)
     return PlannedRetraining(permit, observed.rows if observed else 0, tuple(climbs))
+
+
+def watching(world: World, policy: Policy, endpoint: str, until: datetime | None) -> PlannedWatch:
+    """What `monitor` would see and do about it, on a copy of what was captured."""
+    with _aside(world, policy) as seen:
+        watched = monitor(seen, policy, endpoint, until, keep=False)
+        rollouts = [r for r in world.deployments.active(policy.model) if r.phase is Phase.PROBATION]
+        steps = {f"{r.model}@{r.version}": next_step(seen, policy, r) for r in rollouts}
+        then = [_THEN[step.step].format(ref) + f": {step.because}" for ref, step in steps.items()]
+        if all(step.step is not Step.TAKE_BACK for step in steps.values()) and _wants(world, policy, watched):
+            permit = retraining(seen, policy, forced=False).permit
+            word = "would be trained" if permit.allowed else "would not be trained"
+            then.append(f"a challenger {word}: {permit.because}")
+    return PlannedWatch(watched, tuple(then))
+
+
+@contextmanager
+def _aside(world: World, policy: Policy) -> Iterator[World]:
+    """The world with a copy of what the live stage's server captured: it may be read in without a trace."""
+    endpoint = policy.stage(policy.live_stage).endpoint if policy.live_stage else None
+    if endpoint is None:
+        yield world
+        return
+    with world.bundles.stage() as folder:
+        yield replace(world, observations=world.observations.copied(endpoint.name, folder))
+
+
+def _wants(world: World, policy: Policy, watched: Watched) -> bool:
+    """Whether the newest window, stored or just read, asks for a retraining that nobody answered."""
+    newest = max([*watched.windows, *world.windows.recent(policy.model, 1)], key=_start, default=None)
+    return newest is not None and is_unanswered(world, policy.model, newest[1])
+
+
+def _start(seen: tuple[Window, Decision]) -> datetime:
+    return seen[0].start

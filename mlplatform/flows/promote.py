@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
-from mlplatform.domain.approval import Approval, Evidence, Tally, tally
+from mlplatform.calendar import window_at
+from mlplatform.domain.approval import Tally, undecided
 from mlplatform.domain.canonical import finite, plain
+from mlplatform.domain.freeze import Frozen
 from mlplatform.domain.ladder import RETIRED, STANDBY, Change, Standings
 from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.verdict import Finding, Verdict, worst
 from mlplatform.domain.version import Version
-from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused
+from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, UsageError
+from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
 from mlplatform.flows.deploy import opened_key
 from mlplatform.flows.evaluate import Judgement, judge
+from mlplatform.flows.sound import demand_bytes
+from mlplatform.flows.tagged import count_with_tags
 from mlplatform.flows.world import World, failpoint
 
 Status = Literal["done", "refused", "waiting", "error", "rolling_out"]
@@ -55,6 +60,8 @@ class Outcome:
     tally: Tally | None = None
     changes: tuple[Change, ...] = ()
     evaluation_id: str = ""
+    frozen: Frozen | None = None
+    """The freeze window that is open: what refused the wish, or what the glass was broken for."""
     rollout: Rollout | None = None
     dry_run: bool = False
 
@@ -66,12 +73,16 @@ class Outcome:
 def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     """Put a version into a stage if gates and approvals allow it; a stage with an endpoint opens a rollout instead.
 
-    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster.
+    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster, UsageError
+    when the glass is broken without a reason.
     """
+    if wish.break_glass and not wish.reason.strip():
+        raise UsageError(what="breaking the glass needs a reason", hint="Say why; it is kept in the ledger.")
     standings = world.ledger.standings(policy.model)
     changes = _changes(policy, standings, wish)
-    judgement, count = _gather(world, policy, standings, wish)
-    outcome = decide(wish, changes, judgement, count)
+    judgement, count = _gather(world, policy, wish)
+    frozen = window_at(policy.stage(wish.stage).freeze, world.clock.now())
+    outcome = decide(wish, changes, judgement, count, frozen)
     if wish.dry_run:
         return outcome
     if outcome.status != "done":
@@ -85,9 +96,18 @@ def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     return outcome
 
 
-def decide(wish: Wish, changes: Sequence[Change], judgement: Judgement, count: Tally) -> Outcome:
-    """The verdict on a wish from findings and approvals. Pure."""
+def decide(
+    wish: Wish,
+    changes: Sequence[Change],
+    judgement: Judgement,
+    count: Tally,
+    frozen: Frozen | None = None,
+) -> Outcome:
+    """The verdict on a wish from findings, approvals and the freeze window that is open. Pure."""
     status, because = _verdict(wish, judgement.findings, count)
+    if frozen and not wish.break_glass:
+        because = _frozen(wish, frozen, "" if status == "done" else because)
+        status = "refused"
     return Outcome(
         status=status,
         version=wish.version,
@@ -97,66 +117,9 @@ def decide(wish: Wish, changes: Sequence[Change], judgement: Judgement, count: T
         tally=count,
         changes=tuple(changes),
         evaluation_id=judgement.evaluation.id if judgement.evaluation else "",
+        frozen=frozen,
         dry_run=wish.dry_run,
     )
-
-
-def approve(world: World, policy: Policy, wish: Wish) -> Entry:
-    """Record an approval, bound to the version's bytes, its newest evaluation and the policy as they are now."""
-    standings = world.ledger.standings(policy.model)
-    standings.place(wish.version.number)
-    policy.ladder.rank(wish.stage)
-    judgement = judge(world, policy, wish.stage, wish.version, _incumbent(world, standings, wish.stage))
-    evaluation = judgement.evaluation
-    approval = Approval(
-        actor=wish.actor.name,
-        verified=wish.actor.verified,
-        at=world.clock.now(),
-        reason=wish.reason,
-        stage=wish.stage,
-        bundle_digest=wish.version.digest,
-        evaluation_id=evaluation.id if evaluation else "",
-        policy_digest=policy.digest,
-    )
-    demand = policy.stage(wish.stage).approvals
-    if not wish.actor.verified and not demand.unverified:
-        raise Refused(
-            what=f"{wish.actor.name} is not verified, and {wish.stage} of {policy.model} wants verified approvals",
-            hint="Set `approvals = { count = N, unverified = true }` in the policy to count those from a terminal.",
-        )
-    data = {"approval": plain(approval)}
-    failpoint("approve:judged")
-    return world.ledger.append(
-        Draft(
-            policy.model,
-            Kind.APPROVED,
-            wish.version.number,
-            wish.actor,
-            wish.reason,
-            stage=wish.stage,
-            data=data,
-        )
-    )
-
-
-def count_approvals(world: World, policy: Policy, stage: str, version: Version, evaluation_id: str) -> Tally:
-    """Which approvals of a version count for a stage now."""
-    given = approvals_of(world.ledger.entries(policy.model), version.number, stage)
-    evidence = Evidence(version.digest, evaluation_id, policy.digest, version.author)
-    return tally(given, policy.stage(stage).approvals, evidence, world.clock.now())
-
-
-def approvals_of(entries: Sequence[Entry], version: int, stage: str) -> list[Approval]:
-    """The approvals of a version for a stage, oldest first."""
-    from datetime import datetime
-
-    found = []
-    for entry in entries:
-        draft = entry.draft
-        if draft.kind is Kind.APPROVED and (draft.version, draft.stage) == (version, stage):
-            raw: dict[str, Any] = dict(draft.data["approval"])
-            found.append(Approval(**{**raw, "at": datetime.fromisoformat(raw["at"])}))
-    return found
 
 
 # --- the paragraphs -------------------------------------------------------------------------------------------------
@@ -172,19 +135,15 @@ def _changes(policy: Policy, standings: Standings, wish: Wish) -> list[Change]:
     return [*waiting, *changes]
 
 
-def _gather(world: World, policy: Policy, standings: Standings, wish: Wish) -> tuple[Judgement, Tally]:
-    world.bundles.verify(wish.version.digest)
-    incumbent = _incumbent(world, standings, wish.stage)
-    judgement = (
-        Judgement((), None) if wish.break_glass else judge(world, policy, wish.stage, wish.version, incumbent)
-    )
-    name = judgement.evaluation.id if judgement.evaluation else ""
-    return judgement, count_approvals(world, policy, wish.stage, wish.version, name)
-
-
-def _incumbent(world: World, standings: Standings, stage: str) -> Version | None:
-    holder = standings.holder(stage)
-    return next((v for v in world.ledger.versions(standings.model) if v.number == holder), None)
+def _gather(world: World, policy: Policy, wish: Wish) -> tuple[Judgement, Tally]:
+    demand_bytes(world, wish.version)
+    version, stage = wish.version, wish.stage
+    if wish.break_glass:
+        evidence = evidence_of(world, policy, stage, version, None)
+        return Judgement((), None), count_approvals(world, policy, stage, version, evidence)
+    before = incumbent(world, policy, stage)
+    judgement = judge(world, policy, stage, version, before, keep=not wish.dry_run)
+    return judgement, count_with_tags(world, policy, stage, version, judgement, look_only=wish.dry_run)
 
 
 def _verdict(wish: Wish, findings: Sequence[Finding], count: Tally) -> tuple[Status, str]:
@@ -196,11 +155,29 @@ def _verdict(wish: Wish, findings: Sequence[Finding], count: Tally) -> tuple[Sta
         return "refused", reasons
     if bad is Verdict.ERROR:
         return "error", reasons
-    if bad is Verdict.INCONCLUSIVE:
-        return "waiting", f"cannot tell yet: {reasons}"
+    if bad is Verdict.INCONCLUSIVE and not count.settles:
+        return (
+            "waiting",
+            f"cannot tell yet: {reasons}; {_missing(max(count.wanted, 1), count)} would settle it",
+        )
     if not count.enough:
         return "waiting", f"{len(count.counting)} of {count.wanted} approvals"
+    if bad is Verdict.INCONCLUSIVE:
+        people = ", ".join(a.actor for a in count.counting)
+        gates = ", ".join(f"{gate} {bad}" for gate in undecided(findings))
+        return "done", f"{wish.reason} (passed by approval of {people}: {gates})"
     return "done", wish.reason
+
+
+def _missing(wanted: int, count: Tally) -> str:
+    left = wanted - len(count.counting)
+    return f"{left} {'more ' if count.counting else ''}{'approval' if left == 1 else 'approvals'}"
+
+
+def _frozen(wish: Wish, frozen: Frozen, besides: str) -> str:
+    """Why a freeze window refuses, with the way through; and what would stand in the way without it."""
+    told = f"{wish.stage} is {frozen}; `--break-glass --reason ...` passes and is recorded"
+    return f"{told}. Besides: {besides}" if besides else told
 
 
 def _record(world: World, wish: Wish, kind: Kind, outcome: Outcome, changes: Sequence[Change]) -> Entry:
@@ -225,13 +202,21 @@ def promotion_draft(
                     "findings": list(outcome.findings),
                     "evaluation_id": outcome.evaluation_id,
                     "break_glass": wish.break_glass,
+                    "frozen": str(outcome.frozen or ""),
                     "status": outcome.status,
                     "approvals": [a.actor for a in outcome.tally.counting] if outcome.tally else [],
+                    "approvals_wanted": outcome.tally.wanted if outcome.tally else 0,
+                    "passed_by_approval": _settled(outcome),
                 }
             )
         ),
         key=key,
     )
+
+
+def _settled(outcome: Outcome) -> list[str]:
+    """Gates that could not tell, where people said yes."""
+    return undecided(outcome.findings) if outcome.status == "done" else []
 
 
 def _open_rollout(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlplatform.domain.ladder import STANDBY, is_stage
-from mlplatform.domain.policy import Policy
-from mlplatform.domain.rollout import Phase
-from mlplatform.errors import ChangedBytes, MlplatformError, UnknownName
+from mlplatform.domain.ladder import STANDBY, Standings, is_stage, last_good
+from mlplatform.domain.ledger import MOVES, tenures
+from mlplatform.domain.policy import Endpoint, Policy
+from mlplatform.domain.retention import FREED, is_collected
+from mlplatform.errors import ChangedBytes, MlplatformError, ServerDidNotFollow, UnknownName
 from mlplatform.flows import deploy
 from mlplatform.flows.difference import Difference as Difference
 from mlplatform.flows.difference import bound
@@ -16,8 +17,11 @@ from mlplatform.flows.outside import done_outside
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.project import project
 from mlplatform.flows.rollback import finish_rollback
-from mlplatform.flows.world import World
+from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.state import Intent
+
+FOLLOWS_SECONDS = 2.0
+"""How long a server may take for a document before doctor tells of it."""
 
 
 def differences(world: World, policy: Policy, alone: bool = False) -> list[Difference]:
@@ -27,7 +31,7 @@ def differences(world: World, policy: Policy, alone: bool = False) -> list[Diffe
     """
     return [
         *_half_done(world, policy, alone),
-        *done_outside(world, policy),
+        *done_outside(world, policy, alone),
         *_lagging(world, policy),
         *_bytes(world, policy),
         *_chain(world, policy),
@@ -61,6 +65,7 @@ def _mended(world: World, difference: Difference) -> Difference:
         difference.mend()
     except MlplatformError as error:
         return replace(difference, repair=f"could not be repaired: {error}", mend=None)
+    failpoint("reconcile:mended")
     return difference
 
 
@@ -91,7 +96,7 @@ def _left_intent(world: World, policy: Policy, intent: Intent) -> Difference:
 
 def _settle_registration(world: World, policy: Policy, intent: Intent) -> None:
     """After the commit it is done; before the commit what MLflow was told is taken back."""
-    committed = any(e.draft.key == intent.key for e in world.ledger.entries(policy.model))
+    committed = world.ledger.entries(policy.model, key=intent.key)
     if not committed:
         world.registry.discard(policy.model, intent.key)
     world.intents.close(intent.key)
@@ -105,16 +110,26 @@ def _lagging(world: World, policy: Policy) -> list[Difference]:
 
 
 def _bytes(world: World, policy: Policy) -> list[Difference]:
-    standings = world.ledger.standings(policy.model)
+    """Of versions in service, and of those that would return to it."""
+    standings, ledger = world.ledger.standings(policy.model), world.ledger
+    freed = ledger.entries(policy.model, kinds=FREED)
+    moves = {s: ledger.entries(policy.model, stage=s, kinds=MOVES) for s in policy.ladder.stages}
+    held = {stage: tenures(entries, stage) for stage, entries in moves.items()}
+    ways_back = {last_good(standings, numbers) for numbers in held.values()}
     found = []
     for version in world.ledger.versions(policy.model):
         place = standings.places.get(version.number, "")
-        if not (is_stage(place) or place == STANDBY):
+        if not (is_stage(place) or place == STANDBY or version.number in ways_back):
             continue
+        if is_collected(freed, version.number):
+            continue  # nothing is left that could have changed
         try:
             world.bundles.verify(version.digest)
         except (ChangedBytes, UnknownName) as error:
-            repair = f"promote, deploy and serve refuse {version.ref}; restore the file, roll back or register again"
+            repair = (
+                f"promote, deploy and serve refuse it; `mlplatform register {policy.model} --run {version.run_id}`"
+                " makes its bytes again, `mlplatform rollback` brings another version back"
+            )
             found.append(Difference(policy.model, f"{version.ref} ({place}): {error}", repair))
     return found
 
@@ -122,14 +137,14 @@ def _bytes(world: World, policy: Policy) -> list[Difference]:
 def _chain(world: World, policy: Policy) -> list[Difference]:
     return [
         Difference(policy.model, f"ledger entry {b.seq} {b.why}", "restore the database from a backup")
-        for b in world.ledger.breaks(policy.model)
+        for b in world.ledger.verify(policy.model).breaks
     ]
 
 
 def _serving(world: World, policy: Policy) -> list[Difference]:
     found = []
     standings = world.ledger.standings(policy.model)
-    busy = {r.endpoint for r in world.deployments.active(policy.model) if r.phase is not Phase.PROBATION}
+    busy = {rollout.endpoint for rollout in deploy.unfinished(world, policy)}
     for stage in policy.ladder.stages:
         endpoint, holder = policy.stage(stage).endpoint, standings.holder(stage)
         if endpoint is None or holder is None or endpoint.name in busy:
@@ -139,9 +154,12 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
         if served is None or version is None:
             continue
         if served != [version.digest]:
-            what = f"endpoint {endpoint.name} is told to serve something other than {version.ref}"
+            why = f"endpoint {endpoint.name} is told to serve something other than {version.ref}"
+        else:
+            why = _warm_in_vain(world, standings, endpoint) or _not_followed(world, endpoint)
+        if why:
             mend = bound(deploy.serve_holder, world, policy, stage)
-            found.append(Difference(policy.model, what, "told again", mend))
+            found.append(Difference(policy.model, why, "told again", mend))
         if deploy.has_died(world, endpoint):
             what, mend = (
                 f"the server of endpoint {endpoint.name} died",
@@ -149,6 +167,28 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
             )
             found.append(Difference(policy.model, what, "started again", mend))
     return found
+
+
+def _warm_in_vain(world: World, standings: Standings, endpoint: Endpoint) -> str:
+    """Versions kept warm that nobody would go back to; "" when there are none."""
+    routes = world.documents.routes(endpoint.name)
+    kept = [r.version for r in routes.standby] if routes else []
+    numbers = ", ".join(str(v) for v in kept if standings.places.get(v) != STANDBY)
+    told = f"endpoint {endpoint.name} keeps version {numbers} warm, which is out of service"
+    return told if numbers else ""
+
+
+def _not_followed(world: World, endpoint: Endpoint) -> str:
+    """What a running server says of the document it was given; "" when every worker serves it."""
+    routes = world.documents.routes(endpoint.name)
+    if routes is None or not deploy.is_running(world, endpoint):
+        return ""
+    try:
+        world.documents.wait_in_effect(endpoint.name, routes.generation, FOLLOWS_SECONDS)
+    except ServerDidNotFollow as error:
+        cause = error.facts["cause"]
+        return f"the server of endpoint {endpoint.name} does not serve what it was told: {cause}"
+    return ""
 
 
 def _told_to_serve(world: World, endpoint: str) -> list[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.version import Version
-from mlplatform.errors import MlplatformError, Refused, UsageError
+from mlplatform.errors import ChangedBytes, GoneBytes, MlplatformError, Refused, UsageError
+from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import Made
 from mlplatform.ports.state import Intent
@@ -46,17 +47,15 @@ class _Admission:
 def register(world: World, model: str, run_id: str, actor: Actor, cause: str = "manual") -> Version:
     """Freeze what a run logged and enter it as CANDIDATE. Registering a run again returns its version.
 
-    Raises NotACandidate, UnsafeArtifact, MlflowUnreachable.
+    A version whose bytes were freed or damaged gets them back. Raises NotACandidate, UnsafeArtifact,
+    MlflowUnreachable; Refused when a run no longer gives the bytes that its version had.
     """
     key = f"register:{model}:{run_id}"
     if known := _registered(world, model, run_id, None):
-        return known
-    with _prepared(world, _intent(world, key, "register", model)), world.bundles.stage() as staged:
+        return _whole(world, known, actor, lambda: _download(world, run_id)[0])
+    with _prepared(world, _intent(world, key, "register", model)):
         failpoint("register:intent")
-        candidate = world.runs.candidate(run_id, staged / "download")
-        world.trust.inspect(candidate.model_folder, (candidate.runtime,))
-        failpoint("register:downloaded")
-        manifest = _freeze_candidate(world, candidate, staged)
+        manifest, candidate = _download(world, run_id)
     failpoint("register:frozen")
     reason = f"run {run_id[:8]}, cause {cause}"
     return _admit(world, actor, _Admission(model, run_id, manifest, key, candidate.author, reason, cause))
@@ -70,11 +69,10 @@ def compress(world: World, parent: Version, steps: Sequence[Use], actor: Actor) 
     technique = "+".join(step.use for step in steps)
     key = f"compress:{parent.ref}:{technique}"
     if known := _registered(world, parent.model, parent.run_id, technique, parent.number):
-        return known
-    world.bundles.verify(parent.digest)
+        return _whole(world, known, actor, lambda: _apply(world, parent, steps)[0])
     with _prepared(world, _intent(world, key, "register", parent.model)):
         failpoint("compress:intent")
-        manifest, notes = _apply(world, parent.digest, steps)
+        manifest, notes = _apply(world, parent, steps)
         bundle = world.bundles.path(manifest.digest)
         run_id = world.runs.log_derived(parent.run_id, bundle, manifest, technique)
     failpoint("compress:frozen")
@@ -119,7 +117,14 @@ def _prepared(world: World, intent: Intent) -> Iterator[None]:
 
 
 def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
-    number = world.registry.create(admission.model, admission.run_id, admission.key)
+    known = world.ledger.standings(admission.model).places
+    try:
+        number = world.registry.create(
+            admission.model, admission.run_id, admission.key, max(known, default=0)
+        )
+    except Refused:
+        world.intents.close(admission.key)  # MLflow made nothing
+        raise
     failpoint("register:created")
     version = Version(
         model=admission.model,
@@ -165,7 +170,36 @@ def _intent(world: World, key: str, flow: str, model: str) -> Intent:
     return Intent(key, flow, model, {}, world.clock.now())
 
 
+def _whole(world: World, version: Version, actor: Actor, make: Callable[[], Manifest]) -> Version:
+    """A registered version, with its bytes made again where they are gone or changed."""
+    try:
+        demand_bytes(world, version)
+    except (GoneBytes, ChangedBytes) as error:
+        why = str(error)
+    else:
+        return version
+    made = make().digest
+    if made != version.digest:
+        raise Refused(
+            what=f"{version.ref} cannot get its bytes back: what it was made of gives others now ({made[:12]})",
+            hint="Log the model again as a new run, and register that.",
+        )
+    data = {"digest": made}
+    reason = f"made again from run {version.run_id[:8]}: {why}"
+    world.ledger.append(Draft(version.model, Kind.RESTORED, version.number, actor, reason, data=data))
+    return version
+
+
 # --- bundles --------------------------------------------------------------------------------------------------------
+
+
+def _download(world: World, run_id: str) -> tuple[Manifest, Candidate]:
+    """What a run logged, inspected and frozen."""
+    with world.bundles.stage() as staged:
+        candidate = world.runs.candidate(run_id, staged / "download")
+        world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+        failpoint("register:downloaded")
+        return _freeze_candidate(world, candidate, staged), candidate
 
 
 def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manifest:
@@ -191,22 +225,24 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
         options=candidate.options,
     )
     frozen = world.bundles.freeze(folder, manifest)
-    evidence = world.bundles.evidence(frozen.digest)
     for name, source in zip(
         EVIDENCE, (candidate.holdout, candidate.reference, candidate.trained_on), strict=True
     ):
-        shutil.copyfile(source, evidence / name)
+        world.bundles.keep(frozen.digest, shutil.copyfile(source, staged / name))
     return frozen
 
 
-def _apply(world: World, digest: str, steps: Sequence[Use]) -> tuple[Manifest, dict[str, Any]]:
+def _apply(world: World, parent: Version, steps: Sequence[Use]) -> tuple[Manifest, dict[str, Any]]:
     """One folder a step, all inside one staged folder; only the last one is frozen."""
+    demand_bytes(world, parent)
+    digest = parent.digest
     with world.bundles.stage() as staged:
         source, manifest, notes = carry_out(world, digest, steps, staged)
         failpoint("compress:made")
         frozen = world.bundles.freeze(source, manifest)
-    for name in EVIDENCE:
-        shutil.copyfile(world.bundles.evidence(digest) / name, world.bundles.evidence(frozen.digest) / name)
+        for name in EVIDENCE:
+            copy = shutil.copyfile(world.bundles.evidence(digest) / name, staged / name)
+            world.bundles.keep(frozen.digest, copy)
     return frozen, notes
 
 

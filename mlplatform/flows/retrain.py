@@ -12,14 +12,15 @@ from mlplatform.domain.governor import Permit, Retraining, may_retrain
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
-from mlplatform.flows.evaluate import labelled_window
+from mlplatform.flows.rows import labelled_window
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.data import Observed
 from mlplatform.ports.state import RetrainingRecord
 
-STARTED, REFUSED, LIVE, LOST, FAILED, DIED = (
+STARTED, REFUSED, WAITS, LIVE, LOST, FAILED, DIED = (
     "started",
     "refused",
+    "waits",
     "went live",
     "did not go live",
     "failed",
@@ -81,6 +82,12 @@ def left_behind(world: World, model: str) -> RetrainingRecord | None:
     return next((r for r in world.retrainings.history(model) if r.outcome == STARTED), None)
 
 
+def waiting(world: World, model: str) -> RetrainingRecord | None:
+    """The newest retraining, if its challenger waits for the end of a freeze window."""
+    newest = world.retrainings.history(model)[-1:]
+    return newest[0] if newest and newest[0].outcome.startswith(WAITS) else None
+
+
 def bury(world: World, record: RetrainingRecord) -> None:
     """A retraining whose process died before its training ended counts neither as an answer nor as a loss."""
     world.retrainings.save(replace(record, outcome=f"{DIED}: its process ended before its training did"))
@@ -92,19 +99,28 @@ def unanswered(world: World, model: str) -> Decision | None:
     A wish whose retraining died is tried once more.
     """
     newest = world.windows.recent(model, 1)
-    if not newest or newest[0][1].action is not Action.RETRAIN:
-        return None
-    decision = newest[0][1]
+    return newest[0][1] if newest and is_unanswered(world, model, newest[0][1]) else None
+
+
+def is_unanswered(world: World, model: str, decision: Decision) -> bool:
+    """Whether a decision is a wish to retrain that no retraining has answered yet."""
+    if decision.action is not Action.RETRAIN:
+        return False
     answers = [r for r in world.retrainings.history(model) if r.at >= decision.at]
     died = [r for r in answers if r.outcome.startswith(DIED)]
-    return decision if len(answers) == len(died) < 2 else None
+    return len(answers) == len(died) < 2
 
 
 def settle(
-    world: World, record: RetrainingRecord, version: int | None, live: bool, because: str
+    world: World,
+    record: RetrainingRecord,
+    version: int | None,
+    live: bool,
+    because: str,
+    frozen: bool = False,
 ) -> RetrainingRecord:
-    """Keep what became of a challenger: the governor counts losses."""
-    outcome = f"{LIVE if live else LOST}: {because}"
+    """Keep what became of a challenger: the governor counts losses. One that met a freeze window has not lost."""
+    outcome = f"{LIVE if live else WAITS if frozen else LOST}: {because}"
     settled = replace(record, version=version, outcome=outcome)
     world.retrainings.save(settled)
     return settled

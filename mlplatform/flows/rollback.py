@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from mlplatform.domain.ladder import Change, last_good
-from mlplatform.domain.ledger import Actor, Draft, Entry, Kind, tenures
+from mlplatform.domain.ledger import MOVES, Actor, Draft, Entry, Kind, tenures
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
 from mlplatform.errors import MlplatformError, Refused
 from mlplatform.flows.deploy import publish, serve_holder
 from mlplatform.flows.probation import version_of
+from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.state import Intent
 
@@ -18,7 +19,7 @@ def plan_rollback(
 ) -> tuple[int, list[Change]]:
     """The version that would return, and the changes; raises Refused when there is none, IllegalMove, ChangedBytes."""
     standings = world.ledger.standings(policy.model)
-    held = tenures(world.ledger.entries(policy.model), stage)
+    held = tenures(world.ledger.entries(policy.model, stage=stage, kinds=MOVES), stage)
     target = to or last_good(standings, held)
     if target is None:
         raise Refused(
@@ -28,7 +29,7 @@ def plan_rollback(
     changes = policy.ladder.rollback(standings, stage, target, held)
     version = version_of(world, policy.model, target)
     assert version is not None
-    world.bundles.verify(version.digest)
+    demand_bytes(world, version)
     return target, changes
 
 
@@ -79,7 +80,7 @@ def rollback(
 def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
     """Redo a rollback that died: its traffic may have moved already, so going on is the safe direction."""
     payload = intent.payload
-    done = any(e.draft.key == intent.key for e in world.ledger.entries(policy.model))
+    done = world.ledger.entries(policy.model, key=intent.key)
     if done:
         _end_rollouts(world, policy, payload["stage"], payload["reason"])
         world.intents.close(intent.key)

@@ -1,84 +1,23 @@
-"""Looking: a version by its name, a model's history, and what two versions have in common and where they differ."""
+"""Looking: a version by its name, and a model's history."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from mlplatform.domain.bundle import Manifest
+from mlplatform.calendar import window_at
+from mlplatform.domain.freeze import Frozen
 from mlplatform.domain.ledger import Entry
 from mlplatform.domain.policy import Policy
-from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.version import Version, VersionRef
 from mlplatform.errors import MlplatformError, UnknownName, UsageError
 from mlplatform.flows.world import World
 
 
-@dataclass(frozen=True)
-class Line:
-    what: str
-    first: str
-    second: str
-
-
-def diff(world: World, first: Version, second: Version) -> list[Line]:
-    """One line for everything that differs."""
-    a, b = _facts(world, first), _facts(world, second)
-    names = dict.fromkeys([*a, *b])
-    return [Line(n, a.get(n, "-"), b.get(n, "-")) for n in names if a.get(n) != b.get(n)]
-
-
-def _facts(world: World, version: Version) -> dict[str, str]:
-    manifest = world.bundles.manifest(version.digest)
-    evaluation = world.evaluations.latest(version.digest)
-    facts = dict(_of_version(version))
-    facts.update(_of_manifest(manifest))
-    facts.update(_of_evaluation(evaluation))
-    details = world.runs.details(version.run_id)
-    facts.update({f"parameter {k}": v for k, v in sorted(details.parameters.items())})
-    facts.update({f"metric {k}": f"{v:.6g}" for k, v in sorted(details.metrics.items())})
-    return facts
-
-
-def _of_version(version: Version) -> Iterator[tuple[str, str]]:
-    yield "version", str(version.number)
-    yield "digest", version.digest[:12]
-    yield "runtime", version.runtime
-    yield "size_bytes", f"{version.size_bytes:,}"
-    yield "parent", _text(version.parent)
-    yield "technique", _text(version.technique)
-    yield "cause", version.cause
-    yield "run", version.run_id
-    yield "author", version.author
-
-
-def _of_manifest(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    for column in manifest.inputs:
-        yield f"input {column.name}", column.dtype + ("" if column.required else ", optional")
-    yield "output", f"{manifest.task.kind}, {manifest.task.output}"
-    for package, number in sorted(manifest.requirements.items()):
-        yield f"package {package}", number
-
-
-def _of_evaluation(evaluation: Evaluation | None) -> Iterator[tuple[str, str]]:
-    if evaluation:
-        yield "evaluated on", str(evaluation.details.get("source", evaluation.data_digest[:12]))
-        for measurement in evaluation.measurements:
-            yield measurement.name, str(measurement)
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
 def version(world: World, policies: Mapping[str, Policy], ref: str) -> Version:
     """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName, UsageError."""
     wanted = VersionRef.parse(ref)
-    versions = world.ledger.versions(wanted.model)
-    if not versions:
-        raise _no_version(world, policies, wanted.model)
+    versions = demand_versions(world, policies, wanted.model)
     number = wanted.number
     if wanted.stage is not None:
         number = world.ledger.standings(wanted.model).holder(wanted.stage)
@@ -94,13 +33,42 @@ def version(world: World, policies: Mapping[str, Policy], ref: str) -> Version:
     raise UnknownName(f"version of {wanted.model}", str(number), (str(v.number) for v in versions))
 
 
+def demand_versions(world: World, policies: Mapping[str, Policy], model: str) -> list[Version]:
+    """A model's versions; UnknownName or UsageError when there are none."""
+    versions = world.ledger.versions(model)
+    if not versions:
+        raise _no_version(world, policies, model)
+    return versions
+
+
+def frozen(world: World, policy: Policy) -> dict[str, Frozen]:
+    """Stages with a freeze window that is open now."""
+    windows = {s: window_at(policy.stage(s).freeze, world.clock.now()) for s in policy.ladder.stages}
+    return {stage: window for stage, window in windows.items() if window}
+
+
 def history(
-    world: World, policies: Mapping[str, Policy], model: str, until: datetime | None = None
+    world: World,
+    policies: Mapping[str, Policy],
+    model: str,
+    until: datetime | None = None,
+    stage: str | None = None,
 ) -> list[Entry]:
-    """Entries of the ledger up to a moment, oldest first; raises UnknownName."""
+    """Entries of the ledger up to a moment, oldest first, of one stage or all; raises UnknownName."""
     if model not in world.ledger.models():
         raise _no_version(world, policies, model)
-    return world.ledger.entries(model, until)
+    entries = world.ledger.entries(model, until, stage=stage)
+    if stage is not None and not entries:
+        _demand_stage(world, policies, model, stage)
+    return entries
+
+
+def _demand_stage(world: World, policies: Mapping[str, Policy], model: str, stage: str) -> None:
+    """A stage of the policy, or one that an earlier policy had."""
+    known = set(policies[model].ladder.stages) if model in policies else set[str]()
+    known |= {entry.draft.stage for entry in world.ledger.entries(model) if entry.draft.stage}
+    if stage not in known:
+        raise UnknownName("stage", stage, known)
 
 
 def _no_version(world: World, policies: Mapping[str, Policy], model: str) -> MlplatformError:

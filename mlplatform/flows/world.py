@@ -14,6 +14,7 @@ from mlplatform.domain.policy import Use
 from mlplatform.ports.clock import Clock, Progress
 from mlplatform.ports.data import Observations, Tables
 from mlplatform.ports.evaluation import Evaluator
+from mlplatform.ports.report import Draw
 from mlplatform.ports.state import (
     Deployments,
     Evaluations,
@@ -22,6 +23,7 @@ from mlplatform.ports.state import (
     Ledger,
     Outbox,
     Retrainings,
+    Tokens,
     Windows,
 )
 from mlplatform.ports.store import Bundles, Documents, Trust
@@ -41,6 +43,7 @@ class World:
     retrainings: Retrainings
     leases: Leases
     intents: Intents
+    tokens: Tokens
     registry: Registry
     runs: Runs
     bundles: Bundles
@@ -55,6 +58,8 @@ class World:
     work: Path
     """Folder for files between processes: training logs, extra data of retrainings."""
     progress: Progress = lambda line: None
+    draw: Draw | None = None
+    """Draws the report of a version; without it there are none."""
 
 
 def failpoint(name: str) -> None:

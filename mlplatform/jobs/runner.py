@@ -18,9 +18,9 @@ from datetime import datetime
 from types import FrameType
 from typing import Protocol
 
+from mlplatform.calendar import newest_due, next_due
 from mlplatform.errors import LeaseHeld, LeaseLost, MlplatformError, WorldError
 from mlplatform.flows.lease import holding
-from mlplatform.jobs.schedule import newest_due, next_due
 from mlplatform.ports.clock import Clock, Progress
 from mlplatform.ports.state import Firing, Lease, Leases, Schedule, Schedules
 

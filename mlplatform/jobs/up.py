@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
+from mlplatform.config.token_text import VARIABLE
 from mlplatform.control import Platform
 from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, WorldError
 from mlplatform.flows import deploy
@@ -151,7 +152,7 @@ def _mlflow(platform: Platform, port: int, stop: threading.Event, tell: Progress
 def _start_mlflow(platform: Platform, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     settings = platform.settings
     environment = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if k != VARIABLE},  # the UI acts under nobody's name
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -23,6 +23,9 @@ class Tables(Protocol):
     def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
         """(n,) uint64 over the features only; equal rows give equal digests, whatever width their numbers have."""
 
+    def times(self, values: Array) -> Array | None:
+        """A column as datetime64[us] in UTC, NaT where it has none; None when it does not hold times."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -100,3 +103,6 @@ class Observations(Protocol):
         """Rows with start <= time < end; `time` names the event time's column. `labelled`: only those with a truth."""
 
     def pending(self, endpoint: str) -> int: ...
+
+    def copied(self, endpoint: str, into: Path) -> Observations:
+        """As it is now, in an empty folder on the same disk: what is ingested or labelled there stays there."""

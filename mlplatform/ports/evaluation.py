@@ -31,6 +31,21 @@ class Cost:
     cpu_us: float
     """Median over the rounds, batch of one row."""
     memory_bytes: int
+    rounds_us: tuple[float, ...] = ()
+    """Each round's, in the order they were measured: the n-th rounds of two bundles were neighbours."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall-clock time of one row, alone in its batch, over many calls in a child."""
+
+    p99_ms: float
+    low_ms: float
+    high_ms: float
+    """95 % interval of the 99th percentile; infinite with fewer calls than can tell."""
+    calls: int
+    disturbed: float
+    """Share of calls that took clearly longer than the CPU time they used: they waited for a busy machine."""
 
 
 class Evaluator(Protocol):
@@ -42,3 +57,6 @@ class Evaluator(Protocol):
     def serving_check(self, bundle: Path) -> ServingReport: ...
 
     def costs(self, bundles: Sequence[Path]) -> list[Cost]: ...
+
+    def latency(self, bundle: Path) -> Latency:
+        """Raises ChildFailed when the bundle does not load or answer."""

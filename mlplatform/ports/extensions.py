@@ -12,11 +12,11 @@ from mlplatform.domain.bundle import Manifest, Task
 from mlplatform.domain.verdict import Finding
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Signal, Window
-from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.stats.batch import Array, Batch, Columns, Outputs
 from mlplatform.stats.labels import Answers
 
-Need = Literal["answers", "incumbent", "serving", "cost"]
+Need = Literal["answers", "incumbent", "serving", "cost", "latency"]
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,34 @@ class Subject:
     seed: int
     """Derived from the data's digest, so that resampling repeats."""
     columns: Columns
+    """The model's inputs, and whatever else was kept beside them: what a gate may slice by."""
     truth: Array
     answers: Answers | None = None
     incumbent_answers: Answers | None = None
     serving: ServingReport | None = None
     cost: Cost | None = None
     incumbent_cost: Cost | None = None
+    incumbent_unmeasured: str = ""
+    """Why the incumbent's answers are missing."""
+    latency: Latency | None = None
+    rows_offered: int | None = None
+    """Rows there were before those that a model was trained on were left out."""
+    seen_in_training: int | None = None
+    """Of these, rows that the version was trained on."""
+    seen_by_incumbent: int | None = None
+    """Of these, rows that only the incumbent was trained on."""
+    newest_row: datetime | None = None
+    """Time of the newest row; None where the rows have no time."""
+    trained_at: datetime | None = None
+    """When the version was registered; of a compressed one, the version it was made of."""
+    now: datetime | None = None
 
 
 class Gate(Protocol):
-    """Judges a subject; pure. `needs` says what must be measured first."""
+    """Judges a subject; pure. `needs` says what must be measured first; it may follow from the options."""
 
-    needs: ClassVar[frozenset[Need]]
+    @property
+    def needs(self) -> frozenset[Need]: ...
 
     def judge(self, subject: Subject) -> Finding: ...
 

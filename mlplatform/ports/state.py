@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from mlplatform.domain.chain import Head, Verification
 from mlplatform.domain.ladder import Standings
-from mlplatform.domain.ledger import Break, Draft, Entry
+from mlplatform.domain.ledger import Draft, Entry, Kind
 from mlplatform.domain.rollout import Rollout
+from mlplatform.domain.token import Token
 from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
@@ -20,10 +22,14 @@ class Ledger(Protocol):
 
     def models(self) -> list[str]: ...
     def versions(self, model: str) -> list[Version]: ...
-    def standings(self, model: str) -> Standings: ...
+    def standings(self, model: str, at: datetime | None = None) -> Standings:
+        """As they are, or as they were at a moment, replayed from the entries."""
 
     def register(self, version: Version, draft: Draft) -> Entry:
-        """A new version and its first entry, in one transaction. Repeating the draft's key changes nothing."""
+        """A new version and its first entry, in one transaction. Repeating the draft's key changes nothing.
+
+        The entry's data get the whole version, so that a later edit of it is found.
+        """
 
     def append(self, draft: Draft) -> Entry:
         """Write an entry and make its changes, in one transaction, and mark the model's projections as due.
@@ -32,11 +38,28 @@ class Ledger(Protocol):
         Repeating the draft's key changes nothing and returns the entry that is there.
         """
 
-    def entries(self, model: str, until: datetime | None = None) -> list[Entry]:
-        """Oldest first, up to and including `until`."""
+    def entries(
+        self,
+        model: str,
+        until: datetime | None = None,
+        *,
+        key: str | None = None,
+        kinds: Collection[Kind] = (),
+        version: int | None = None,
+        stage: str | None = None,
+        newest: int | None = None,
+    ) -> list[Entry]:
+        """Oldest first, up to and including `until`; of a long history ask only for what is needed.
 
-    def breaks(self, model: str) -> list[Break]:
-        """Where the hash chain does not hold, or the standings differ from its replay."""
+        `version`, `stage`: entries that are about it or move something into or out of it, as `touches` and
+        `concerns` of `domain.ledger` say. `newest`: no more than so many, the last ones.
+        """
+
+    def verify(self, model: str | None = None, recorded: Iterable[Head] = ()) -> Verification:
+        """Whether one model's chain holds, or every chain: all its rows, and what stands beside them.
+
+        `recorded`: heads that were kept elsewhere and that the chains must still contain.
+        """
 
 
 class Outbox(Protocol):
@@ -44,6 +67,9 @@ class Outbox(Protocol):
 
     def due(self) -> list[tuple[str, int]]:
         """(model, seq of its newest entry)"""
+
+    def told(self, model: str) -> int:
+        """The seq up to which MLflow was told; 0 when it never was."""
 
     def done(self, model: str, seq: int) -> None:
         """Projected up to `seq`; a newer entry stays due."""
@@ -54,6 +80,8 @@ class Evaluations(Protocol):
     def get(self, id: str) -> Evaluation | None: ...
     def find(self, bundle_digest: str, data_digest: str) -> Evaluation | None: ...
     def latest(self, bundle_digest: str) -> Evaluation | None: ...
+    def history(self, bundle_digest: str) -> list[Evaluation]:
+        """Oldest first."""
 
 
 class Deployments(Protocol):
@@ -82,7 +110,8 @@ class RetrainingRecord:
     at: datetime
     cause: str
     outcome: str
-    """`started`, `refused: <why>`, `went live`, `did not go live: <why>`, `failed: <why>`, `died: <why>`."""
+    """`started`, `refused: <why>`, `waits: <why>` (a freeze window), `went live`, `did not go live: <why>`,
+    `failed: <why>`, `died: <why>`."""
     run_id: str | None = None
     version: int | None = None
 
@@ -167,3 +196,19 @@ class Schedules(Protocol):
 
     def finish(self, schedule: str, due_at: datetime, outcome: str) -> None: ...
     def firings(self, schedule: str | None = None, unfinished: bool = False) -> list[Firing]: ...
+
+
+class Tokens(Protocol):
+    """Tokens by id, and the SHA-256 of each. None is ever deleted: entries of the ledger name them."""
+
+    def add(self, token: Token, secret_hash: str, first: bool = False) -> None:
+        """Raises Conflict when the id is taken, or when it should be the first and there is another."""
+
+    def find(self, id: str) -> tuple[Token, str] | None:
+        """A token and its hash."""
+
+    def all(self) -> list[Token]:
+        """Oldest first."""
+
+    def revoke(self, id: str, at: datetime, by: str) -> Token:
+        """The token as it is then; the first revocation stays. Raises UnknownName."""

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.chain import Head
 from mlplatform.domain.routes import Routes, WorkerStatus
+
+Stage = Callable[[], AbstractContextManager[Path | str]]
+"""Makes an empty folder that is gone after its block: `Bundles.stage`, swept when its process was killed."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A bundle, or a file of the evidence beside it."""
+
+    digest: str
+    name: str
+    """Of the evidence's file; "" for the bundle itself."""
+    size_bytes: int
+    written_at: datetime
+
+
+class Heads(Protocol):
+    """Heads of the ledger's chains, kept where who can change the database cannot."""
+
+    def read(self) -> list[Head] | None:
+        """None when none were ever kept."""
+
+    def write(self, heads: Sequence[Head]) -> None: ...
 
 
 class Bundles(Protocol):
@@ -36,7 +62,16 @@ class Bundles(Protocol):
         and, where there are any, `scores`).
         """
 
+    def keep(self, digest: str, staged: Path) -> Path:
+        """Move a staged file to the evidence, under its own name; its place. It is whole there, or not there."""
+
     def digests(self) -> list[str]: ...
+
+    def stored(self) -> list[Stored]:
+        """Everything that lies there, bundles before their evidence."""
+
+    def remove(self, digest: str, name: str = "") -> None:
+        """Free a bundle in one step, or one file of its evidence; nothing happens when it is gone."""
 
     def sweep(self) -> int:
         """Remove what died processes were putting together; how many folders."""

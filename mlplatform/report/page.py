@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.report import facts, plots
+from mlplatform.report.html import fill
 
-TEMPLATE = Path(__file__).with_name("monitor.html")
 NEWEST = 150
 """Windows shown: more would not fit a screen's width."""
 
@@ -27,12 +24,8 @@ def monitor_report(
     Plots are inside the file, every text from outside is escaped, and no other file or host is asked for.
     """
     shown = list(windows)[-NEWEST:]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "share": _share, "moment": _moment, "chance": _chance}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return fill(
+        "monitor.html",
         title=title,
         made_at=made_at,
         earlier=len(windows) - len(shown),
@@ -94,19 +87,3 @@ def _said(quality: facts.Quality, shown: Sequence[tuple[Window, Decision]]) -> s
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.1%}"
-
-
-def _moment(value: datetime) -> str:
-    return f"{value:%Y-%m-%d %H:%M:%S}".removesuffix(":00").removesuffix(" 00:00")
-
-
-def _chance(value: float) -> str:
-    return "–" if not math.isfinite(value) else "< 1e-12" if value < 1e-12 else f"{value:.2g}"

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from base64 import b64encode
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from mlplatform.domain.watch import Action
+from mlplatform.report.drawing import (
+    ALARM,
+    ESTIMATED,
+    GRID,
+    HEAT,
+    INK,
+    MUTED,
+    REALISED,
+    STYLE,
+    data_uri,
+    short,
+    svg,
+)
 from mlplatform.report.facts import Drift, Quality, Watched
 
-INK, MUTED, GRID = "#1f2933", "#64707d", "#e4e8ec"
-REALISED, ESTIMATED, ALARM = "#0b63a5", "#7a8794", "#c2410c"
 ACTIONS: dict[Action, tuple[str, str]] = {
     Action.KEEP: ("#9db4c6", "o"),
     Action.ALERT: ("#e0a106", "D"),
@@ -26,23 +33,8 @@ ACTIONS: dict[Action, tuple[str, str]] = {
     Action.ROLLBACK: ("#6b2fa0", "v"),
 }
 """Colour and mark of each decision."""
-HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fa", "#c7dcea", "#6fa8cd", "#1f6aa5", "#0a2f52"])
 WIDTH, LEFT, RIGHT = 11.0, 1.75, 0.85
 """Inches; the same margins in every plot, so that a window stands above itself."""
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: any script, and a third of the size
-    "svg.hashsalt": "mlplatform",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "text.parse_math": False,
-}
 
 
 def quality_plot(windows: Watched, quality: Quality) -> str:
@@ -67,7 +59,7 @@ def quality_plot(windows: Watched, quality: Quality) -> str:
             handlelength=1.8,
         )
         _decisions(strip, windows)
-        return _svg(figure)
+        return data_uri(svg(figure))
 
 
 def decisions_plot(windows: Watched) -> str:
@@ -75,7 +67,7 @@ def decisions_plot(windows: Watched) -> str:
     with mpl.rc_context(STYLE):
         figure, (strip,) = _figure([0.62])
         _decisions(strip, windows)
-        return _svg(figure)
+        return data_uri(svg(figure))
 
 
 def drift_plot(windows: Watched, drift: Drift) -> str:
@@ -96,13 +88,13 @@ def drift_plot(windows: Watched, drift: Drift) -> str:
             lw=0.6 if len(windows) <= 80 else 0.2,
         )
         _dots(axes, drift)
-        axes.set_yticks(np.arange(len(drift.columns)), [_short(name) for name in drift.columns])
+        axes.set_yticks(np.arange(len(drift.columns)), [short(name, 21) for name in drift.columns])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
         _dates(axes, windows)
         _scale(figure, axes, mesh)
-        return _svg(figure)
+        return data_uri(svg(figure))
 
 
 # ---- parts
@@ -203,18 +195,3 @@ def _scale(figure: Figure, axes: Axes, mesh: Any) -> None:
     bar = figure.colorbar(mesh, cax=place, ticks=[0, 0.5, 1])
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
-
-
-def _short(name: str) -> str:
-    """Both ends: names of one family differ in their last letters."""
-    return name if len(name) <= 21 else f"{name[:10]}…{name[-10:]}"
-
-
-def _svg(figure: Figure) -> str:
-    """A data URI: an image of its own, whose ids cannot meet those of another plot."""
-    out = BytesIO()
-    with warnings.catch_warnings():
-        # the reader's browser has the glyphs that our font lacks
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return "data:image/svg+xml;base64," + b64encode(out.getvalue()).decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from mlplatform.errors import ChangedBytes
 from mlplatform.ports.extensions import Predictor
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.predictor import LoadedBundle, answer
+from mlplatform.serving.protocols.tensors import Described, datatype_of
+from mlplatform.stats.batch import Outputs
 
 WARM_ROUNDS = 5
 
@@ -25,8 +28,10 @@ def load_bundle(route: Route) -> LoadedBundle:
     folder, name = Path(route.bundle), f"{route.model}@{route.version}"
     manifest = verify(folder, route.digest, name)
     model: Predictor = catalog.find("runtime", manifest.runtime)().load(folder, manifest)
-    base_us, row_us = _warm(name, folder, manifest, model)
-    return LoadedBundle(route.digest, manifest, model, base_us, row_us)
+    sample, one = _sample(folder, manifest)
+    described = _described(answer(name, model, one))
+    base_us, row_us = _warm(name, model, sample, one)
+    return LoadedBundle(route.digest, manifest, model, base_us, row_us, described)
 
 
 def verify(folder: Path, digest: str, name: str) -> Manifest:
@@ -42,13 +47,16 @@ def verify(folder: Path, digest: str, name: str) -> Manifest:
         _check_file(folder / path, path, entry.sha256, name)
     for found in sorted(folder.rglob("*")):
         path = found.relative_to(folder).as_posix()
-        if not found.is_dir() and path not in manifest.files and path != "manifest.json":
+        is_folder = stat.S_ISDIR(found.lstat().st_mode)  # a link to one is none
+        if not is_folder and path not in manifest.files and path != "manifest.json":
             raise ChangedBytes(what=name, path=path, change="was added")
     return manifest
 
 
 def _check_file(file: Path, path: str, sha256: str, name: str) -> None:
     try:
+        if not stat.S_ISREG(file.lstat().st_mode):  # a link leads elsewhere tomorrow, a pipe never ends
+            raise ChangedBytes(what=name, path=path, change="has changed")
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
@@ -57,13 +65,22 @@ def _check_file(file: Path, path: str, sha256: str, name: str) -> None:
         raise ChangedBytes(what=name, path=path, change="has changed")
 
 
-def _warm(name: str, folder: Path, manifest: Manifest, model: Predictor) -> tuple[float, float]:
-    """Microseconds a request and a row, measured on the sample."""
+def _sample(folder: Path, manifest: Manifest) -> tuple[Rows, Rows]:
+    """The whole sample, and its first row."""
     saved = json.loads((folder / "sample.json").read_bytes())
     sample = {column: saved[column] for column in manifest.input_names if column in saved}
     decoder = RowDecoder(manifest.inputs)
-    many = decoder.columns(sample)
-    one = decoder.columns({column: values[:1] for column, values in sample.items()})
+    first = {column: values[:1] for column, values in sample.items()}
+    return decoder.columns(sample), decoder.columns(first)
+
+
+def _described(outputs: Outputs) -> tuple[Described, ...]:
+    named = (("predictions", outputs.predictions), ("scores", outputs.scores))
+    return tuple(Described(name, datatype_of(v), v.shape) for name, v in named if v is not None)
+
+
+def _warm(name: str, model: Predictor, many: Rows, one: Rows) -> tuple[float, float]:
+    """Microseconds a request and a row, measured on the sample."""
     many_us, one_us = _fastest_us(name, model, many), _fastest_us(name, model, one)
     if many.batch.rows == 1:
         return 0.0, one_us

@@ -1,15 +1,9 @@
-"""Values of a request -> rows in the signature's order. Knows no transport and no format of a body.
-
-Numbers: `null` (or NaN) in a float, double, string or datetime column is a missing value, as MLflow reads
-it; integer and boolean columns have none. Infinity, and numbers outside the column's type, are refused.
-"""
+"""Values of a request -> rows in the signature's order. Knows no transport and no format of a body."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -17,14 +11,14 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column, differing_columns
 from mlplatform.errors import nearest
+from mlplatform.serving.bodies import first_repeated
 from mlplatform.serving.problems import Problem
+from mlplatform.serving.values import FLOAT64_MAX, RANGES, absent, check_scalars, kind_of, limit_of, read
 from mlplatform.stats.batch import Array, Batch
 
 NUMBERS = ("integer", "long", "float", "double")
 EXACT = 2.0**53 - 1
 """Whole numbers up to this are exact in a float64, and no other number is rounded to one of them."""
-_RANGES = {"integer": 2**31, "long": 2**63}
-_FLOAT32_MAX = float(np.finfo("float32").max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +39,13 @@ class RowDecoder:
         self.inputs = tuple(inputs)
         self.names = tuple(column.name for column in inputs)
         self.context = frozenset(context) - set(self.names)
+        self._known = self.context.union(self.names)
         self.numeric = all(column.dtype in NUMBERS for column in inputs)
         """Whether requests may take the way of one float matrix."""
         whole = [i for i, column in enumerate(inputs) if column.dtype in ("integer", "long")]
         self._whole = np.array(whole, dtype=int) if whole else None
         self._limits = np.array(
-            [min(_limit(column), EXACT) if column.dtype in _RANGES else _limit(column) for column in inputs]
+            [min(limit_of(column), EXACT if column.dtype in RANGES else FLOAT64_MAX) for column in inputs]
         )
         self._bounded = any(column.dtype != "double" for column in inputs)
 
@@ -67,6 +62,16 @@ class RowDecoder:
         if self._bounded and not self._fits(matrix):
             return None
         return Rows(Batch(self.names, matrix))
+
+    def typed_matrix(self, matrix: Array) -> Rows:
+        """An (n, k) array of numbers in the signature's order; NaN is a missing value."""
+        if self.numeric and len(matrix):
+            with np.errstate(invalid="ignore"):  # some bit patterns of NaN complain
+                floats = matrix.astype(np.float64)
+                fits = self._fits(floats)
+            if fits:
+                return Rows(Batch(self.names, floats))
+        return self.columns({name: matrix[:, i] for i, name in enumerate(self.names)})
 
     def rows(self, rows: Any, columns: Sequence[str] | None = None) -> Rows:
         """Lists of values; `columns` names them, without it they stand in the signature's order."""
@@ -98,7 +103,7 @@ class RowDecoder:
         self._check_names(columns)
         count = 0
         for i, (name, values) in enumerate(columns.items()):
-            if not isinstance(values, (list, tuple)):
+            if not isinstance(values, (list, tuple, np.ndarray)):
                 raise Problem(f"column {name!r}: expected a list of values, got {kind_of(values)}")
             if i and len(values) != count:
                 raise Problem(f"column {name!r} has {len(values)} values, the columns before it have {count}")
@@ -109,14 +114,12 @@ class RowDecoder:
         for name in given:
             if not isinstance(name, str):
                 raise Problem(f"{where}names of columns are strings, got {kind_of(name)}")
-        if len(set(given)) != len(given):
-            twice = next(name for name in given if list(given).count(name) > 1)
-            raise Problem(f"{where}column {twice!r} is given twice")
-        missing, extra = differing_columns(self.inputs, list(given))
-        for name in extra:
-            if name not in self.context:
-                hint = nearest(name, [*self.names, *self.context][:1000])
+            if name not in self._known:
+                hint = nearest(name[:100], [*self.names, *self.context][:1000])
                 raise Problem(f"{where}unknown column {name!r}. {hint}")
+        if (twice := first_repeated(given)) is not None:
+            raise Problem(f"{where}column {twice!r} is given twice")
+        missing, _ = differing_columns(self.inputs, list(given))
         if missing:
             absent = _some([repr(name) for name in missing])
             raise Problem(f"{where}missing column {absent}; the model takes {_some(self.names)}")
@@ -129,13 +132,11 @@ class RowDecoder:
         missing = False
         for column in self.inputs:
             given = values.get(column.name)
-            arrays[column.name], gaps = (
-                _absent(column, count) if given is None else _READERS[column.dtype](column, given)
-            )
+            arrays[column.name], gaps = absent(column, count) if given is None else read(column, given)
             missing = missing or gaps
-        context = {name: values[name] for name in self.context if name in values}
+        context = {name: _plain(values[name]) for name in self.context if name in values}
         for name, beside in context.items():
-            _check_scalars(name, beside)
+            check_scalars(name, beside)
         return Rows(Batch(self.names, arrays=arrays), context, missing)
 
     def _fits(self, matrix: Array) -> bool:
@@ -147,129 +148,10 @@ class RowDecoder:
         return bool((whole == np.rint(whole)).all())
 
 
-def kind_of(value: Any) -> str:
-    """What JSON calls it."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _limit(column: Column) -> float:
-    if column.dtype == "float":
-        return _FLOAT32_MAX
-    return float(_RANGES[column.dtype] - 1) if column.dtype in _RANGES else math.inf
-
-
-def _wrong(column: Column, row: int, expected: str, value: Any) -> Problem:
-    shown = kind_of(value) if not isinstance(value, (str, int, float)) else _short(value)
-    return Problem(f"column {column.name!r}, row {row}: expected {expected}, got {shown}")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, bool):
-        return f"the boolean {str(value).lower()}"
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}"
-    return str(value) if not isinstance(value, int) or abs(value) < 2**80 else "a number of very many digits"
-
-
-def _floats(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    out = np.empty(len(values))
-    limit = _limit(column)
-    gaps = False
-    for i, value in enumerate(values):
-        if value is None or value != value:
-            out[i], gaps = math.nan, True
-        elif type(value) not in (int, float):
-            raise _wrong(column, i, "a number", value)
-        elif not abs(value) <= min(limit, 1.7976931348623157e308):
-            raise _wrong(column, i, f"a finite number in the range of {column.dtype}", value)
-        else:
-            out[i] = value
-    return out, gaps
-
-
-def _integers(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    out = np.empty(len(values), "int64")
-    limit = _RANGES[column.dtype]
-    for i, value in enumerate(values):
-        if type(value) is float and value.is_integer():
-            value = int(value)
-        if type(value) is not int:
-            raise _wrong(column, i, "a whole number", value)
-        if not -limit <= value < limit:
-            raise _wrong(
-                column, i, f"a whole number in the range of {column.dtype} ({limit.bit_length()} bits)", value
-            )
-        out[i] = value
-    return out, False
-
-
-def _booleans(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    for i, value in enumerate(values):
-        if type(value) is not bool:
-            raise _wrong(column, i, "true or false", value)
-    return np.array(values, bool), False
-
-
-def _texts(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    out = np.empty(len(values), object)
-    for i, value in enumerate(values):
-        if value is not None and type(value) is not str:
-            raise _wrong(column, i, "text", value)
-        out[i] = value
-    return out, None in values
-
-
-def _times(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    out = np.empty(len(values), "datetime64[ns]")
-    for i, value in enumerate(values):
-        out[i] = "NaT" if value is None else _time(column, i, value)
-    return out, None in values
-
-
-def _time(column: Column, row: int, value: Any) -> np.datetime64:
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(UTC).replace(tzinfo=None)
-        if not 1678 <= moment.year <= 2261:
-            raise ValueError("outside datetime64[ns]")
-        return np.datetime64(moment, "ns")
-    except (TypeError, ValueError, OverflowError):
-        raise _wrong(column, row, "a time such as 2026-01-31T12:00:00Z, years 1678 to 2261", value) from None
-
-
-def _absent(column: Column, count: int) -> tuple[Array, bool]:
-    """An optional column that was not sent."""
-    if column.dtype == "string":
-        return np.full(count, None, object), True
-    if column.dtype == "datetime":
-        return np.full(count, np.datetime64("NaT"), "datetime64[ns]"), True
-    return np.full(count, math.nan), True
-
-
-def _check_scalars(name: str, values: Sequence[Any]) -> None:
-    for i, value in enumerate(values):
-        if isinstance(value, (dict, list)):
-            raise Problem(
-                f"column {name!r}, row {i}: expected a number, text, boolean or null, got {kind_of(value)}"
-            )
-        if isinstance(value, float) and math.isinf(value):
-            raise Problem(f"column {name!r}, row {i}: expected a finite number, got {value}")
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise Problem(f"column {name!r}, row {i}: expected a whole number of at most 64 bits")
+def _plain(values: Any) -> Sequence[Any]:
+    listed: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
+    return listed
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-_READERS: dict[str, Callable[[Column, Sequence[Any]], tuple[Array, bool]]] = {
-    "float": _floats,
-    "double": _floats,
-    "integer": _integers,
-    "long": _integers,
-    "boolean": _booleans,
-    "string": _texts,
-    "datetime": _times,
-}

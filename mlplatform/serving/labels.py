@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlplatform.serving.decode import kind_of
+from mlplatform.serving.bodies import parse
 from mlplatform.serving.files import write_atomically
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.problems import Problem, Unavailable
-from mlplatform.serving.protocols.mlflow import parse
 from mlplatform.serving.recorder import FolderBudget
+from mlplatform.serving.values import kind_of
 
 INBOX_BYTES = 500_000_000
 ID_LIMIT = 200

@@ -18,12 +18,12 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Series:
-    """One (model, version, arm): requests by status, and how long they took."""
+    """One (model, version, arm, protocol): requests by status, and how long they took."""
 
     __slots__ = ("buckets", "label", "statuses", "sum_s")
 
-    def __init__(self, model: str, version: str, arm: str) -> None:
-        self.label = (model, version, arm)
+    def __init__(self, model: str, version: str, arm: str, protocol: str) -> None:
+        self.label = (model, version, arm, protocol)
         self.statuses: dict[int, int] = {}
         self.buckets = [0] * (len(BUCKETS_S) + 1)
         self.sum_s = 0.0
@@ -47,7 +47,7 @@ class Metrics:
     """Every counter of one worker."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str, str], Series] = {}
+        self._series: dict[tuple[str, str, str, str], Series] = {}
         self.captured_rows = 0
         self.dropped_rows: dict[str, int] = {}
         self.swaps = 0
@@ -55,9 +55,9 @@ class Metrics:
         self.generation = 0
         self.labels = 0
 
-    def series(self, model: str = "", version: str = "", arm: str = "") -> Series:
-        """The counters of one arm; those of requests that reached no model by default."""
-        key = (model, version, arm)
+    def series(self, model: str = "", version: str = "", arm: str = "", protocol: str = "") -> Series:
+        """The counters of one arm and protocol; those of requests that reached no model have neither model nor arm."""
+        key = (model, version, arm, protocol)
         if key not in self._series:
             self._series[key] = Series(*key)
         return self._series[key]
@@ -66,9 +66,10 @@ class Metrics:
         self.dropped_rows[reason] = self.dropped_rows.get(reason, 0) + rows
 
     def counts(self) -> dict[str, int]:
-        """Per `<model>@<version>` answered and failed requests, over all arms."""
+        """Per `<model>@<version>` answered and failed requests, over all arms and
+        protocols."""
         out: dict[str, int] = {}
-        for (model, version, _), series in self._series.items():
+        for (model, version, *_), series in self._series.items():
             if model:
                 name = f"{model}@{version}"
                 out[name] = out.get(name, 0) + series.answered
@@ -176,7 +177,7 @@ def _histogram(lines: list[str], series: Series) -> None:
 
 
 def _labels(series: Series) -> str:
-    names = zip(("model", "version", "arm"), series.label, strict=True)
+    names = zip(("model", "version", "arm", "protocol"), series.label, strict=True)
     return ",".join(f'{name}="{_escape(value)}"' for name, value in names)
 
 

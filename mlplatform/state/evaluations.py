@@ -33,6 +33,11 @@ class SqlEvaluations:
     def latest(self, bundle_digest: str) -> Evaluation | None:
         return self._newest(evaluations.c.bundle_digest == bundle_digest)
 
+    def history(self, bundle_digest: str) -> list[Evaluation]:
+        query = select(evaluations).where(evaluations.c.bundle_digest == bundle_digest)
+        query = query.order_by(evaluations.c.at, evaluations.c.nr)
+        return [_evaluation(row) for row in self._database.read(lambda c: c.execute(query).mappings().all())]
+
     def _newest(self, *conditions: ColumnElement[bool]) -> Evaluation | None:
         query = select(evaluations).where(*conditions)
         query = query.order_by(evaluations.c.at.desc(), evaluations.c.nr.desc()).limit(1)

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Text,
+    func,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from mlplatform.domain.canonical import canonical
-from mlplatform.domain.ladder import Change, Standings, is_stage, replay, vacating_first
-from mlplatform.domain.ledger import GENESIS, Actor, Break, Draft, Entry, Kind, find_breaks, seal
+from mlplatform.domain.chain import GENESIS, Head, Verification, seal, sealing
+from mlplatform.domain.ladder import Change, Replay, Standings, is_stage, vacating_first
+from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.version import Version
-from mlplatform.errors import Conflict, IllegalMove, StageConflict, VersionMoved
+from mlplatform.errors import Conflict, StageConflict, VersionMoved
 from mlplatform.ports.clock import Clock
 from mlplatform.state.engine import Database
-from mlplatform.state.rows import insert_or_ignore
+from mlplatform.state.rows import contains, insert_or_ignore
 from mlplatform.state.tables import chains, ledger, utc, versions
+from mlplatform.state.verify import verify
 
 Enter = Callable[[Connection], None]
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
-"""What decoding a row raises when somebody wrote nonsense into it."""
 
 
 class SqlLedger:
@@ -43,8 +55,9 @@ class SqlLedger:
         rows = self._database.read(lambda c: c.execute(query).mappings().all())
         return [Version(**{k: v for k, v in row.items() if k != "place"}) for row in rows]
 
-    def standings(self, model: str) -> Standings:
-        return self._database.read(lambda c: _standings(c, model))
+    def standings(self, model: str, at: datetime | None = None) -> Standings:
+        read = _standings if at is None else partial(_standings_at, at=at)
+        return self._database.read(lambda c: read(c, model))
 
     def register(self, version: Version, draft: Draft) -> Entry:
         """A new version and its first entry, in one transaction; Conflict when its number is taken."""
@@ -57,21 +70,39 @@ class SqlLedger:
                 raise Conflict(what=f"{version.ref} is registered already")
             _move(connection, draft.model, moves)
 
-        return self._write(draft, enter)
+        return self._write(sealing(version, draft), enter)
 
     def append(self, draft: Draft) -> Entry:
         return self._write(draft, lambda connection: _move(connection, draft.model, draft.changes))
 
-    def entries(self, model: str, until: datetime | None = None) -> list[Entry]:
-        return self._database.read(lambda c: _entries(c, model, until))
+    def entries(
+        self,
+        model: str,
+        until: datetime | None = None,
+        *,
+        key: str | None = None,
+        kinds: Collection[Kind] = (),
+        version: int | None = None,
+        stage: str | None = None,
+        newest: int | None = None,
+    ) -> list[Entry]:
+        which = _which(self._database.dialect, model, until, key, kinds, version, stage)
+        query = select(ledger).where(*which).order_by(ledger.c.seq.desc()).limit(newest)
+        rows = self._database.read(lambda c: c.execute(query).all())
+        return [_entry(row) for row in reversed(rows)]
 
-    def breaks(self, model: str) -> list[Break]:
-        return self._database.read(lambda c: _breaks(c, model))
+    def verify(self, model: str | None = None, recorded: Iterable[Head] = ()) -> Verification:
+        kept = list(recorded)
+        return self._database.read(lambda c: verify(c, model, kept))
 
     def due(self) -> list[tuple[str, int]]:
         query = select(chains.c.model, chains.c.head_seq).where(chains.c.head_seq > chains.c.projected_seq)
         rows = self._database.read(lambda c: c.execute(query).all())
         return sorted((model, seq) for model, seq in rows)
+
+    def told(self, model: str) -> int:
+        query = select(chains.c.projected_seq).where(chains.c.model == model)
+        return self._database.read(lambda c: c.execute(query).scalar()) or 0
 
     def done(self, model: str, seq: int) -> None:
         behind = (chains.c.model == model) & (chains.c.projected_seq < seq)
@@ -118,7 +149,7 @@ def _known(connection: Connection, draft: Draft, tried: Sequence[Entry]) -> Entr
         signs.append(ledger.c.key == draft.key)
     for sign in signs:
         query = select(ledger).where(ledger.c.model == draft.model, sign)
-        if row := connection.execute(query).mappings().one_or_none():
+        if row := connection.execute(query).one_or_none():
             return _entry(row)
     return None
 
@@ -181,9 +212,10 @@ def _store(connection: Connection, entry: Entry) -> None:
 
 
 def _first_place(version: Version, draft: Draft) -> str:
-    for change in draft.changes:
-        if (change.version, change.origin) == (version.number, None):
-            return change.target
+    if (draft.kind, draft.version) == (Kind.REGISTERED, version.number):
+        for change in draft.changes:
+            if (change.version, change.origin) == (version.number, None):
+                return change.target
     raise ValueError(
         f"the first entry of {version.ref} must say where it stands: Change({version.number}, None, ...)"
     )
@@ -204,70 +236,63 @@ def _holder(connection: Connection, model: str, stage: str) -> int | None:
     return number
 
 
-def _entries(connection: Connection, model: str, until: datetime | None = None) -> list[Entry]:
-    query = select(ledger).where(ledger.c.model == model).order_by(ledger.c.seq)
-    if until is not None:
-        # By number, not by time: with a clock that was put back the entries stay a beginning of the chain.
-        last = select(func.max(ledger.c.seq)).where(ledger.c.model == model, ledger.c.at <= until)
-        query = query.where(ledger.c.seq <= last.scalar_subquery())
-    return [_entry(row) for row in connection.execute(query).mappings()]
-
-
-def _entry(row: RowMapping | Mapping[str, Any]) -> Entry:
-    draft = Draft(
-        model=row["model"],
-        kind=Kind(row["kind"]),
-        version=row["version"],
-        actor=Actor(row["actor"], row["verified"]),
-        reason=row["reason"],
-        changes=tuple(Change(**change) for change in row["changes"]),
-        stage=row["stage"],
-        data=row["data"],
-        key=row["key"],
+def _standings_at(connection: Connection, model: str, at: datetime) -> Standings:
+    """From the changes alone; all of them are decoded at once."""
+    query = select(type_coerce(ledger.c.changes, Text)).where(
+        ledger.c.model == model, _until(model, at), ledger.c.changes != ()
     )
-    return Entry(row["seq"], row["at"], draft, row["prev_hash"], row["hash"])
+    texts = connection.execute(query.order_by(ledger.c.seq)).scalars()
+    told = Replay(Standings(model))
+    for changes in json.loads(f"[{','.join(texts)}]"):
+        for change in changes:
+            told.move(**change)
+        told.settle()
+    return told.standings
 
 
-# --- tampering ----------------------------------------------------------------------------------------------
+def _which(
+    dialect: str,
+    model: str,
+    until: datetime | None,
+    key: str | None,
+    kinds: Collection[Kind],
+    version: int | None,
+    stage: str | None,
+) -> list[ColumnElement[bool]]:
+    """The conditions of a question. Whom an entry moves stands in its changes, which are searched as text."""
+    which = [ledger.c.model == model]
+    if until is not None:
+        which.append(_until(model, until))
+    if key is not None:
+        which.append(ledger.c.key == key)
+    if kinds:
+        which.append(ledger.c.kind.in_([kind.value for kind in kinds]))
+    if version is not None:
+        moved = contains(dialect, ledger.c.changes, f'"version":{version}}}')
+        which += [ledger.c.seq >= _first(model, version), or_(ledger.c.version == version, moved)]
+    if stage is not None:
+        name = json.dumps(stage, ensure_ascii=False)
+        ends = [contains(dialect, ledger.c.changes, f'"{end}":{name}') for end in ("origin", "target")]
+        which.append(or_(ledger.c.stage == stage, *ends))
+    return which
 
 
-def _breaks(connection: Connection, model: str) -> list[Break]:
-    entries, unreadable = _readable(connection, model)
-    head = select(chains.c.head_seq, chains.c.head_hash).where(chains.c.model == model)
-    recorded = connection.execute(head).one_or_none()
-    chain = find_breaks(model, entries, tuple(recorded) if recorded else (0, GENESIS))
-    return [*unreadable, *chain, *_misplaced(model, entries, _standings(connection, model))]
+def _until(model: str, moment: datetime) -> ColumnElement[bool]:
+    # By number, not by time: with a clock that was put back the entries stay a beginning of the chain.
+    last = select(func.max(ledger.c.seq)).where(ledger.c.model == model, ledger.c.at <= moment)
+    return ledger.c.seq <= last.scalar_subquery()
 
 
-def _readable(connection: Connection, model: str) -> tuple[list[Entry], list[Break]]:
-    """Entries one by one where it must be: a row whose text was damaged must not hide the others."""
-    try:
-        return _entries(connection, model), []
-    except UNREADABLE:
-        pass
-    entries, broken = list[Entry](), list[Break]()
-    numbers = select(ledger.c.seq).where(ledger.c.model == model).order_by(ledger.c.seq)
-    for seq in connection.execute(numbers).scalars().all():
-        query = select(ledger).where(ledger.c.model == model, ledger.c.seq == seq)
-        try:
-            entries.append(_entry(connection.execute(query).mappings().one()))
-        except UNREADABLE as error:
-            broken.append(Break(model, seq, f"cannot be read: {error}"))
-    return entries, broken
+def _first(model: str, version: int) -> ScalarSelect[int]:
+    """A version's registration: nothing before it can be about it."""
+    new = (ledger.c.model == model) & (ledger.c.kind == Kind.REGISTERED.value) & (ledger.c.version == version)
+    return select(func.min(ledger.c.seq)).where(new).scalar_subquery()
 
 
-def _misplaced(model: str, entries: Sequence[Entry], standings: Standings) -> list[Break]:
-    try:
-        told = replay(model, (entry.draft.changes for entry in entries)).places
-    except IllegalMove as error:
-        return [Break(model, len(entries), f"cannot be replayed: {error}")]
-    numbers = sorted({*told, *standings.places})
-    return [
-        Break(model, len(entries), _difference(n, standings.places.get(n), told.get(n)))
-        for n in numbers
-        if standings.places.get(n) != told.get(n)
-    ]
-
-
-def _difference(number: int, stands: str | None, told: str | None) -> str:
-    return f"leaves version {number} in {told or 'no place'}, but it stands in {stands or 'no place'}"
+def _entry(row: Row[Any]) -> Entry:
+    model, seq, at, kind, version, actor, verified, reason, stage, changes, data, key, prev_hash, hash = (
+        tuple(row)
+    )
+    moves = tuple(Change(**change) for change in changes)
+    draft = Draft(model, Kind(kind), version, Actor(actor, verified), reason, moves, stage, data, key)
+    return Entry(seq, at, draft, prev_hash, hash)

@@ -11,7 +11,7 @@ from mlplatform.state.engine import LOCK_WAIT_SECONDS, Database, closing, folder
 
 VERSION_TABLE = "mlplatform_alembic_version"
 """Not Alembic's default: a foreign row in `alembic_version` breaks every MLflow client of that database."""
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Oldest first. Named here as well as in `migrations/` so that opening a database does not load Alembic."""
 MIGRATION_LOCK = 0x6D6C706C
 MIGRATION_WAIT_SECONDS = 60.0

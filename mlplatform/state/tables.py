@@ -124,6 +124,7 @@ ledger = Table(
     UniqueConstraint("model", "key", name="ledger_key"),
 )
 Index("ledger_at", ledger.c.model, ledger.c.at, ledger.c.seq)
+Index("ledger_kind", ledger.c.model, ledger.c.kind, ledger.c.version, ledger.c.seq)
 
 evaluations = Table(
     "evaluations",
@@ -241,3 +242,17 @@ firings = Table(
     Column("outcome", Text, nullable=False),
 )
 Index("firings_due", firings.c.due_at)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("roles", Json, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    Column("revoked_by", Text),
+)

@@ -112,12 +112,26 @@ def to_codes(labels: Array, classes: Array) -> Ints:
     """
     labels = np.asarray(labels)
     if labels.dtype.kind in "OUST" or classes.dtype.kind in "OUST":
-        index = {_key(name): position for position, name in enumerate(classes.tolist())}
-        return np.fromiter((index.get(_key(label), -1) for label in labels.tolist()), np.int64, len(labels))
+        index = {label_key(name): position for position, name in enumerate(classes.tolist())}
+        return np.fromiter(
+            (index.get(label_key(label), -1) for label in labels.tolist()), np.int64, len(labels)
+        )
     order = np.argsort(classes)
     ranked = classes[order]
     place = np.minimum(np.searchsorted(ranked, labels), len(ranked) - 1)
     return np.where(ranked[place] == labels, order[place], -1).astype(np.int64)
+
+
+def in_class_order(answers: Answers, own: Sequence[Any], wanted: Sequence[Any]) -> Answers:
+    """The answers with their score columns in another model's order of classes; as they are where none were declared.
+
+    A class that the model never knew has probability zero.
+    """
+    scores = answers.scores
+    if scores is None or not wanted or not own or list(own) == list(wanted) or scores.shape[1] != len(own):
+        return answers
+    place = to_codes(np.asarray(wanted, dtype=object), np.asarray(own, dtype=object))
+    return Answers(answers.labels, np.where(place >= 0, scores[:, np.maximum(place, 0)], 0.0))
 
 
 # ---- helpers
@@ -153,7 +167,7 @@ def _named(codes: Array, classes: Sequence[Any]) -> Array:
     return np.asarray(classes)[codes]
 
 
-def _key(label: Any) -> Any:
+def label_key(label: Any) -> Any:
     """Numbers match numbers (1 and 1.0 and np.int64(1)), text matches text, and "1" matches 1."""
     if isinstance(label, bytes):
         return label.decode("utf-8", "replace")

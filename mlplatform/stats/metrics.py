@@ -28,7 +28,7 @@ class Metric:
 
     needs: "labels" (a class per row), "scores" (probabilities), "values" (a number per row).
     parts: (truth, answer, classes) -> rows x k; combine: (..., k) means, classes -> (...). None for AUC.
-    per_row: the metric is a mean of one loss per row.
+    per_row: the metric is a mean of one loss per row. unlimited: one row's loss can be of any size.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Metric:
     parts: Callable[[Array, Array, int], Floats] | None
     combine: Callable[[Floats, int], Floats] | None
     per_row: bool = False
+    unlimited: bool = False
 
     def __call__(
         self,
@@ -234,11 +235,11 @@ METRICS: dict[str, Metric] = {
         Metric("balanced_accuracy", True, "labels", label_parts, _balanced_accuracy),
         Metric("f1", True, "labels", label_parts, _f1),
         Metric("auc", True, "scores", None, None),
-        Metric("log_loss", False, "scores", _log_loss_parts, _first, per_row=True),
+        Metric("log_loss", False, "scores", _log_loss_parts, _first, per_row=True, unlimited=True),
         Metric("brier", False, "scores", _brier_parts, _first, per_row=True),
-        Metric("mae", False, "values", _absolute, _first, per_row=True),
-        Metric("rmse", False, "values", _squared, _root),
-        Metric("r2", True, "values", _r2_parts, _r2),
+        Metric("mae", False, "values", _absolute, _first, per_row=True, unlimited=True),
+        Metric("rmse", False, "values", _squared, _root, unlimited=True),
+        Metric("r2", True, "values", _r2_parts, _r2, unlimited=True),
     )
 }
 

@@ -24,8 +24,8 @@ CHUNK_CELLS = 4_000_000
 class Bootstrap:
     """Resampled values of one statistic, ready to be asked for bounds.
 
-    `studentized`: (value - estimate) / its own standard error, resample by resample; empty where none is
-    known.
+    studentized: (value - estimate) / its own standard error, resample by resample; empty where none is
+    known. influence: what each distinct row, or group of rows, adds to the estimate; counts: how often it occurs.
     """
 
     estimate: float
@@ -35,6 +35,8 @@ class Bootstrap:
     standard_error: float
     freedom: float
     studentized: Floats
+    influence: Floats
+    counts: Ints
 
     def bound(self, level: float) -> float:
         """The value below which the truth lies with probability `level`: bound(0.05) is a lower 95 % bound
@@ -72,7 +74,7 @@ def bootstrap_means(
     n = int(counts.sum())
     mean = counts @ parts / n
     estimate = float(statistic(mean))
-    influence = _influence(statistic((mean * n - parts) / (n - 1)), counts)
+    influence = without_one_row(statistic, parts, counts)
     columns = np.column_stack([parts, influence, influence**2])
     weights = _weights(counts, n, np.random.default_rng(seed), resamples)
     means = np.concatenate([drawn @ columns / n for drawn in weights])
@@ -86,7 +88,17 @@ def bootstrap_means(
         math.sqrt(float(counts @ influence**2) * (n - 1) / n),
         _freedom(influence, counts),
         _ratio(values - estimate, errors),
+        influence,
+        counts,
     )
+
+
+def without_one_row(statistic: Callable[[Floats], Floats], parts: Floats, counts: Ints) -> Floats:
+    """The exact jackknife of `bootstrap_means`: each distinct row's influence on the statistic. Times sqrt((n - 1) / n)
+    the squares of all rows add up to its variance.
+    """
+    n = int(counts.sum())
+    return _influence(statistic((counts @ parts - parts) / (n - 1)), counts)
 
 
 def bootstrap_rows(
@@ -113,6 +125,8 @@ def bootstrap_rows(
         error,
         _freedom(influence, ones),
         np.zeros(0),
+        influence,
+        ones,
     )
 
 

@@ -7,4 +7,5 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(import_module("scipy.special"), name)
+    found = globals()[name] = getattr(import_module("scipy.special"), name)
+    return found

@@ -2,7 +2,7 @@
 
 <root>/bundles/<first two digits>/<digest>/    manifest.json, model/, sample.json, reference.json; read-only
 <root>/evidence/<digest>/                      holdout, reference data, answers: what only the control plane reads
-<root>/staging/<pid>-<random>/                 what a living process is putting together
+<root>/staging/<pid>-<random>/                 what a living process is putting together, or taking away
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlplatform.domain.bundle import FileEntry, Manifest
 from mlplatform.errors import ChangedBytes, UnknownName, UnsafeArtifact
+from mlplatform.ports.store import Stored
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
@@ -109,9 +111,37 @@ class FolderBundles:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def keep(self, digest: str, staged: Path) -> Path:
+        """Move a staged file to the evidence, under its own name; its place. It is whole there, or not there."""
+        _sync(staged)
+        place = staged.replace(self.evidence(digest) / staged.name)
+        _sync(place.parent)
+        return place
+
     def digests(self) -> list[str]:
         """Of every bundle that is there, sorted."""
         return sorted(p.name for p in (self.root / "bundles").glob("??/*") if _is_digest(p.name))
+
+    def stored(self) -> list[Stored]:
+        """Every bundle, then every file of evidence."""
+        bundles = [(p.name, p) for p in sorted((self.root / "bundles").glob("??/*")) if _is_digest(p.name)]
+        files = [p for p in sorted((self.root / "evidence").glob("*/*")) if _is_digest(p.parent.name)]
+        return [
+            *(Stored(digest, "", _size(path), _written(path)) for digest, path in bundles),
+            *(Stored(p.parent.name, p.name, _size(p), _written(p)) for p in files),
+        ]
+
+    def remove(self, digest: str, name: str = "") -> None:
+        """Free a bundle in one step, or one file of its evidence; nothing happens when it is gone."""
+        if not name:
+            folder = self._place(digest)
+            if folder.exists():
+                self._set_aside(folder)
+            return
+        file = self.root / "evidence" / _checked(digest) / Path(name).name
+        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.parent.rmdir()  # the last one takes the folder with it
 
     def sweep(self) -> int:
         """Remove what died processes left in staging; the number of folders. Call it at start."""
@@ -205,13 +235,23 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in ([path] if path.is_file() else _entries(path)))
+
+
+def _written(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+
+
 def _remove(folder: Path) -> None:
-    """Also what is read-only already. Nothing happens when it is gone."""
-    if not folder.exists():
-        return
-    for parent, _, _ in os.walk(folder):
-        Path(parent).chmod(0o755)
-    shutil.rmtree(folder)
+    """Also folders that nobody may enter. Nothing happens when it is gone, or somebody else is at it."""
+    with suppress(FileNotFoundError):
+        folder.chmod(0o755)
+        for parent, folders, _ in os.walk(folder):
+            for path in (Path(parent) / name for name in folders):
+                if not path.is_symlink():
+                    path.chmod(0o755)
+        shutil.rmtree(folder)
 
 
 def _alive(pid: str) -> bool:

@@ -50,7 +50,7 @@ class FolderDocuments:
             for left in folder.glob(".routes.json.*.tmp"):  # by a process that was killed: we hold the lock
                 left.unlink(missing_ok=True)
             published = replace(routes, generation=self._newest_generation(routes.endpoint) + 1)
-            _replace_durably(folder / "routes.json", published.encode())
+            replace_durably(folder / "routes.json", published.encode())
         return published
 
     def workers(self, endpoint: str) -> list[WorkerStatus]:
@@ -125,7 +125,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _replace_durably(path: Path, content: bytes) -> None:
+def replace_durably(path: Path, content: bytes) -> None:
+    """The old file or the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:

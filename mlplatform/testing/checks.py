@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.canonical import canonical
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.errors import MlplatformError
-from mlplatform.ports.extensions import Gate, Made, Runtime, Subject, Technique
+from mlplatform.ports.extensions import Gate, Made, Need, Runtime, Subject, Technique
 from mlplatform.stats.batch import Batch, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.typed import rows_of, typed_batch
@@ -72,7 +72,7 @@ def check_options_refused(cls: type[Any], **options: Any) -> None:
 
 def check_gate(gate: Gate) -> None:
     """Pure, deterministic, and unshaken by awkward subjects; findings that can be stored and read."""
-    unknown = gate.needs - {"answers", "incumbent", "serving", "cost"}
+    unknown = gate.needs - set(get_args(Need))
     assert not unknown, f"needs {sorted(unknown)}, which nobody measures"
     for name, subject in {"ordinary": make_subject(), **awkward_subjects()}.items():
         before = _fingerprint(subject)

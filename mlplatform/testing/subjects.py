@@ -11,10 +11,25 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column, FileEntry, Manifest, Task
 from mlplatform.domain.version import Version
-from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.ports.extensions import Subject
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import Answers
+
+_MEASURED = (
+    "answers",
+    "incumbent_answers",
+    "serving",
+    "cost",
+    "incumbent_cost",
+    "latency",
+    "rows_offered",
+    "seen_in_training",
+    "seen_by_incumbent",
+    "newest_row",
+    "trained_at",
+    "now",
+)
 
 
 def make_subject(
@@ -39,14 +54,28 @@ def make_subject(
         incumbent_manifest=manifest,
         data="holdout of run 1a2b",
         seed=seed,
-        columns={"x": rng.normal(size=rows)},
+        columns={"x": rng.normal(size=rows), "group": _groups(rows)},
         truth=truth,
         answers=_answers(rng, truth, skill),
         incumbent_answers=_answers(rng, truth, incumbent_skill),
         serving=ServingReport((), 200.0, 0.05, 60_000_000),
         cost=Cost(10.0, 60_000_000),
         incumbent_cost=Cost(12.0, 70_000_000),
+        latency=Latency(0.2, 0.15, 0.3, 2000, 0.0),
+        rows_offered=rows,
+        seen_in_training=0,
+        seen_by_incumbent=0,
+        newest_row=datetime(2026, 1, 9, tzinfo=UTC),
+        trained_at=datetime(2026, 1, 1, tzinfo=UTC),
+        now=datetime(2026, 1, 10, tzinfo=UTC),
     )
+
+
+def _groups(rows: int) -> Array:
+    """Two groups, and a few rows whose group is not known; no feature of the model."""
+    names: Array = np.array(["blue", "red", "red"], dtype=object)[np.arange(rows) % 3]
+    names[::100] = None
+    return names
 
 
 def make_version(number: int) -> Version:
@@ -77,9 +106,8 @@ def awkward_subjects() -> Mapping[str, Subject]:
     subjects["no scores"] = replace(
         whole, answers=Answers(answers.labels), incumbent_answers=Answers(answers.labels)
     )
-    subjects["nothing measured"] = replace(
-        whole, answers=None, incumbent_answers=None, serving=None, cost=None, incumbent_cost=None
-    )
+    nothing: dict[str, Any] = dict.fromkeys(_MEASURED)
+    subjects["nothing measured"] = replace(whole, **nothing)
     subjects["an incumbent that was not measured"] = replace(
         whole, incumbent_answers=None, incumbent_cost=None
     )
@@ -90,6 +118,16 @@ def awkward_subjects() -> Mapping[str, Subject]:
         whole, truth=np.where(np.arange(len(whole.truth)) == 0, 7, whole.truth)
     )
     subjects["text labels"] = _renamed(whole)
+    subjects["a group for each row"] = replace(
+        whole, columns={**whole.columns, "group": np.arange(len(whole.truth)).astype(str).astype(object)}
+    )
+    subjects["no group that is known"] = replace(
+        whole, columns={**whole.columns, "group": np.full(len(whole.truth), None, object)}
+    )
+    subjects["no column to group by"] = replace(whole, columns={"x": whole.columns["x"]})
+    subjects["an incumbent of another kind"] = replace(
+        whole, incumbent_manifest=replace(whole.manifest, inputs=(), task=Task("regression", "value"))
+    )
     subjects["a regression"] = _regression(whole)
     subjects["a model that does not load"] = replace(
         whole, serving=ServingReport(("an error: it is broken",), 0.0, 0.0, 0)

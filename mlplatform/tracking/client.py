@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import re
@@ -22,14 +23,18 @@ T = TypeVar("T")
 _PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "ABORTED"})
 """Error codes that may go away; MLflow gives INTERNAL_ERROR to a refused connection and to a lost race alike."""
 _DEFAULT = threading.Lock()
+_URL_VARIABLE = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     # MLflow's own seven retries take minutes; ours have a deadline and look before they write again.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+_CUT_DOWNLOAD = "Failed to download artifacts"
+"""What MLflow says, as a missing resource, of a download in which any file failed. Ask first what is there."""
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+"""Seconds; read by MLflow at every request."""
 
 
 class Missing(Exception):
@@ -43,7 +48,9 @@ class Exists(Exception):
 class Mlflow:
     """One MLflow store: a server's address, or an embedded database with its artifact root.
 
-    `artifact_root` is where an embedded store keeps files; None with a server, which has its own place.
+    `artifact_root` is where an embedded store keeps files; None with a server, which has its own place. `patience_s`
+    bounds one request, unless MLflow's own variable does, and how long failing ones are repeated: a store that does
+    not answer keeps a command no longer than twice that, however many requests it would have made.
     """
 
     def __init__(
@@ -58,11 +65,15 @@ class Mlflow:
         self.artifact_root = artifact_root.resolve() if artifact_root else None
         self.patience_s = patience_s
         self._sleep, self._tell = sleep, tell
+        self._failing: tuple[float, float] | None = None
+        """When the requests began to fail, and when the last one did; None since one was answered."""
+        self._until: tuple[float, float] | None = None
+        """When what is being done must be over, and how many seconds that was given."""
 
     @cached_property
     def client(self) -> Any:
         """`mlflow.MlflowClient`. An embedded store's database is made here, once, under MLflow's own file lock."""
-        prepare()
+        prepare(self.patience_s)
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return self._patiently(self._connect, None)
@@ -82,7 +93,18 @@ class Mlflow:
         None ends the matter. Raises Missing, Exists, MlflowUnreachable, and WorldError for what MLflow refuses.
         """
         method = getattr(self.client, name)
+        if self._until and time.monotonic() > self._until[0]:
+            raise self._unreachable(f"{self._until[1]:.0f} s were not enough, it answers too slowly")
         return self._patiently(lambda: method(*args, **kw), recheck, timeout_s)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What can be finished another time ends in MlflowUnreachable when a slow server lets it take longer."""
+        self._until = (time.monotonic() + seconds, seconds)
+        try:
+            yield
+        finally:
+            self._until = None
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made where it is missing."""
@@ -136,20 +158,19 @@ class Mlflow:
         self, do: Callable[[], Any], recheck: Callable[[], Any] | None, timeout_s: float | None = None
     ) -> Any:
         patience = self.patience_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + patience
         pause, told = 0.1, False
         while True:
+            began = time.monotonic()
             try:
                 with quiet():
-                    return do()
+                    answer = do()
+                self._failing = None
+                return answer
             except Exception as error:
                 self._translate(error)
                 wait = pause * random.uniform(0.5, 1.5)  # two that collided must not meet again
-                if time.monotonic() + wait > deadline:
-                    if refusal := re.search(r"\[Errno -?\d+\] ([^\"')]+)", str(error)):
-                        # The operating system's own words; what the packages in between add is several lines of it.
-                        raise MlflowUnreachable(uri=_masked(self.uri), cause=refusal[1].lower()) from None
-                    raise MlflowUnreachable(uri=_masked(self.uri), cause=one_line(error)) from error
+                if time.monotonic() + wait > self._failing_since(began, patience) + patience:
+                    raise self._unreachable(_cause(error)) from _origin(error)
             if pause > 1 and not told:
                 told = True
                 self._tell(
@@ -157,8 +178,18 @@ class Mlflow:
                 )
             self._sleep(wait)
             pause = min(pause * 2, 2.0)
-            if recheck and (answer := recheck()) is not None:
-                return answer
+            if recheck and (found := recheck()) is not None:
+                return found
+
+    def _failing_since(self, began: float, patience: float) -> float:
+        """One patience for all requests of a command, and a new one after a quiet time."""
+        now = time.monotonic()
+        first = self._failing[0] if self._failing and now - self._failing[1] <= patience else began
+        self._failing = (first, now)
+        return first
+
+    def _unreachable(self, cause: str) -> MlflowUnreachable:
+        return MlflowUnreachable(uri=_masked(self.uri), cause=cause)
 
     def _translate(self, error: Exception) -> None:
         """Return for a failure that may pass; raise for every other."""
@@ -172,6 +203,8 @@ class Mlflow:
             ) or isinstance(error, OSError):
                 return
             raise error
+        if str(error).startswith(_CUT_DOWNLOAD):
+            return
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise Missing(one_line(error)) from error
         if error.error_code == "RESOURCE_ALREADY_EXISTS":
@@ -180,8 +213,10 @@ class Mlflow:
             raise WorldError(what=f"MLflow at {_masked(self.uri)} refused: {one_line(error)}") from error
 
 
-def prepare() -> None:
+def prepare(timeout_s: float = 20.0) -> None:
     """MLflow's switches, before it is imported; what the user has set stays."""
+    if not os.environ.get(_TIMEOUT_VARIABLE, "").strip():
+        os.environ[_TIMEOUT_VARIABLE] = str(max(1, math.ceil(timeout_s)))
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic"):
@@ -190,10 +225,17 @@ def prepare() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that MLflow draws from the packages it uses; nobody who calls us can act on them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the warnings that MLflow draws from the packages it uses, which nobody who calls us can act on, and
+    without the addresses that it prints: a command's output is its own."""
+    chosen = _URL_VARIABLE in os.environ
+    os.environ.setdefault(_URL_VARIABLE, "true")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if not chosen:
+            os.environ.pop(_URL_VARIABLE, None)
 
 
 def one_line(error: BaseException, width: int = 300) -> str:
@@ -201,6 +243,23 @@ def one_line(error: BaseException, width: int = 300) -> str:
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__
     return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _cause(error: Exception) -> str:
+    """What failed, in one line that names what can be changed."""
+    text = str(error)
+    if refusal := re.search(r"\[Errno -?\d+\] ([^\"')]+)", text):
+        # The operating system's own words; what the packages in between add is several lines of it.
+        return refusal[1].lower()
+    if re.search(r"timed? ?out", text, re.IGNORECASE):
+        seconds = os.environ.get(_TIMEOUT_VARIABLE, "?")
+        return f"no answer within {seconds} s; with a slow server set a larger `mlflow_patience`"
+    return one_line(error)
+
+
+def _origin(error: Exception) -> Exception | None:
+    """The cause to show, unless the line says all of it."""
+    return error if _cause(error) == one_line(error) else None
 
 
 def _masked(uri: str) -> str:

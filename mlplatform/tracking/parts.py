@@ -4,7 +4,7 @@ Artifacts of the run::
 
     mlplatform/candidate.json     inputs, task, runtime, options, package versions
     mlplatform/sample.parquet     a few feature rows
-    mlplatform/holdout.parquet    features and target, unseen in training
+    mlplatform/holdout.parquet    features, target and context columns, unseen in training
     mlplatform/reference.parquet  features and target of the training rows, or a sample of them
     mlplatform/trained_on.npy     uint64 digests of all training rows, sorted
 
@@ -35,6 +35,12 @@ KEY_TAG = "mlplatform.key"
 """Of a model version: the idempotency key it was made with."""
 MODEL_TAG = "mlplatform.model_id"
 """Of a run: its LoggedModel."""
+ATTEMPT_TAG = "mlplatform.attempt"
+"""Of a run or LoggedModel that we made: by it a call is found again whose reply was lost."""
+CARD_TAG = "mlplatform.card"
+"""Of a model version: digest of its description and of our other tags, as we wrote them."""
+DRAWN_TAG = "mlplatform.drawn."
+"""Of a run, followed by a folder: the digest of the facts behind the files there, and the files' names."""
 ALIASES_TAG = "mlplatform.aliases"
 """Of a registered model: the aliases that are ours to move and remove."""
 

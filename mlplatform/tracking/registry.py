@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
-from mlplatform.errors import NotACandidate
-from mlplatform.ports.tracking import Card, OutsideView
+from mlplatform.errors import ForgottenModel, NotACandidate
+from mlplatform.ports.tracking import APPROVE_TAG, Card, OutsideView, TaggedApproval
 from mlplatform.tracking.client import Exists, Missing, Mlflow
-from mlplatform.tracking.parts import ALIASES_TAG, KEY_TAG, MODEL_TAG
+from mlplatform.tracking.parts import ALIASES_TAG, CARD_TAG, KEY_TAG, MODEL_TAG
 
 PAGE = 1000
+SHOW_PATIENCES = 3
+"""Cards of one projection may take so many times the patience of a request; the rest is written the next time."""
 
 
 class MlflowRegistry:
@@ -21,9 +24,9 @@ class MlflowRegistry:
     def __init__(self, mlflow: Mlflow) -> None:
         self._mlflow = mlflow
 
-    def create(self, model: str, run_id: str, key: str) -> int:
-        """Number of the version made with this key. Raises NotACandidate when the run has no model."""
-        self._ensure_model(model)
+    def create(self, model: str, run_id: str, key: str, after: int = 0) -> int:
+        """Number of the version made with this key. Raises NotACandidate when the run has no model, ForgottenModel."""
+        self._ensure_model(model, after)
         if (known := self._numbers(model, key)) != []:
             return known[0]
         model_id = self._model_id(run_id)
@@ -69,26 +72,55 @@ class MlflowRegistry:
         for name in sorted(((ours | set(aliases)) - set(wanted)) & set(present)):
             self._quietly("delete_registered_model_alias", model, name)
         self._remember(model, ours | set(wanted), set(wanted))
-        for number, card in cards.items():
-            self._show(model, number, card)
+        with self._mlflow.within(SHOW_PATIENCES * self._mlflow.patience_s):
+            for number, card in cards.items():
+                self._show(model, number, card)
 
     def outside(self, model: str) -> OutsideView:
         """What MLflow holds, whoever put it there; empty for a model it does not know."""
         try:
             found = self._mlflow.call("get_registered_model", model)
         except Missing:
-            return OutsideView({}, frozenset())
-        aliases = {name: int(number) for name, number in found.aliases.items()}
-        return OutsideView(aliases, frozenset(int(v.version) for v in self._versions(f"name='{model}'")))
+            return OutsideView({}, frozenset(), exists=False, renamed=self._renamed(model))
+        versions = {int(v.version): v for v in self._versions(f"name='{model}'")}
+        approvals = (a for v in versions.values() for a in _approvals(v))
+        return OutsideView(
+            _aliases(found),
+            frozenset(versions),
+            tuple(sorted(approvals, key=lambda a: (a.version, a.stage))),
+            keys={n: v.tags[KEY_TAG] for n, v in versions.items() if KEY_TAG in v.tags},
+            edited=frozenset(n for n, v in versions.items() if _is_edited(v)),
+        )
+
+    def aliases_of(self, model: str) -> Mapping[str, int] | None:
+        """What the aliases name, in one request; None for a model that MLflow does not know."""
+        try:
+            return _aliases(self._mlflow.call("get_registered_model", model))
+        except Missing:
+            return None
+
+    def rename(self, old: str, new: str) -> None:
+        """Repeating it is harmless."""
+        self._quietly("rename_registered_model", old, new)
 
     # --- helpers ---
 
-    def _ensure_model(self, model: str) -> None:
+    def _ensure_model(self, model: str, after: int) -> None:
         try:
             self._mlflow.call("get_registered_model", model)
         except Missing:
+            if after:  # MLflow would count from one again
+                raise ForgottenModel(model=model, count=after) from None
             with suppress(Exists):  # somebody else registered its first version at the same moment
                 self._mlflow.call("create_registered_model", model)
+
+    def _renamed(self, model: str) -> str:
+        """The name that a model's versions stand under now; "" when they are gone."""
+        begin = f"register:{model}:"
+        for version in self._versions(f"tags.`{KEY_TAG}` LIKE '{begin}%'"):
+            if version.tags[KEY_TAG].startswith(begin):  # in LIKE, _ is any character
+                return str(version.name)
+        return ""
 
     def _model_id(self, run_id: str) -> str:
         try:
@@ -131,7 +163,7 @@ class MlflowRegistry:
             return
         if (shown.description or "") != card.markdown:
             self._quietly("update_model_version", model, str(number), card.markdown)
-        for tag, value in card.tags.items():
+        for tag, value in {**card.tags, CARD_TAG: _mark(card.markdown, card.tags)}.items():
             if shown.tags.get(tag) != value:
                 self._quietly("set_model_version_tag", model, str(number), tag, value)
 
@@ -141,3 +173,32 @@ class MlflowRegistry:
             self._mlflow.call(name, *args)
         except Missing:
             return
+
+
+def _aliases(found: Any) -> dict[str, int]:
+    return {name: int(number) for name, number in found.aliases.items()}
+
+
+def _mark(markdown: str, tags: Mapping[str, str]) -> str:
+    """What a card was when it was written, by which a later edit of it is found."""
+    names = sorted(tags)
+    content = json.dumps([markdown, [[name, tags[name]] for name in names]])
+    return json.dumps({"sha256": sha256(content.encode()).hexdigest(), "tags": names})
+
+
+def _is_edited(version: Any) -> bool:
+    if CARD_TAG not in version.tags:
+        return False  # no card was ever shown
+    try:
+        names = json.loads(version.tags[CARD_TAG])["tags"]
+        present = {name: version.tags[name] for name in names if name in version.tags}
+    except (ValueError, KeyError, TypeError):
+        return True
+    return bool(_mark(version.description or "", present) != version.tags[CARD_TAG])
+
+
+def _approvals(version: Any) -> Iterator[TaggedApproval]:
+    """What people wrote on a version's page."""
+    for tag, reason in version.tags.items():
+        if tag.startswith(APPROVE_TAG):
+            yield TaggedApproval(int(version.version), tag.removeprefix(APPROVE_TAG), reason)

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlparse
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from uuid import uuid4
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
+from mlplatform.ports.store import Stage
 from mlplatform.ports.tracking import Candidate, RunDetails
-from mlplatform.tracking import flavors, parts
+from mlplatform.tracking import drawn, flavors, parts
 from mlplatform.tracking.client import Missing, Mlflow, one_line
+from mlplatform.tracking.download import download_model, download_parts
 
 TAIL_LINES = 5
+WITHHELD = ("PYTHONDONTWRITEBYTECODE", "MLPLATFORM_TOKEN", "MLPLATFORM_TOKEN_FILE")
+"""Of the environment: a training must not act under the name of who started it."""
 
 
 class MlflowRuns:
-    """Port Runs."""
+    """Port Runs. `stage` makes the folders that are of use only while a method runs."""
 
-    def __init__(self, mlflow: Mlflow) -> None:
-        self._mlflow = mlflow
+    def __init__(self, mlflow: Mlflow, stage: Stage = TemporaryDirectory) -> None:
+        self._mlflow, self._stage = mlflow, stage
 
     def train(self, project: Path, parameters: Mapping[str, str], model: str, log: Path) -> str:
         """Run the project's `main` as a process of its own, in the experiment named after the model; its run id.
@@ -37,7 +41,7 @@ class MlflowRuns:
         Its output goes to `log`. Raises TrainingFailed with the last lines.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="mlplatform-train-") as folder:
+        with self._stage() as folder:
             order, answer = Path(folder) / "order.json", Path(folder) / "run_id"
             given = {
                 "project": str(project),
@@ -58,10 +62,10 @@ class MlflowRuns:
         """Download what the SDK logged. Raises NotACandidate naming every missing part, UnknownName for no such run."""
         run = self._run(run_id)
         into.mkdir(parents=True, exist_ok=True)
-        missing = self._download_parts(run, into)
+        missing = download_parts(self._mlflow, run, into)
         model_id = run.data.tags.get(parts.MODEL_TAG) or _newest_output(run)
         folder = into / "model"
-        if not (model_id and self._download_model(model_id, folder)):
+        if not (model_id and download_model(self._mlflow, model_id, folder)):
             missing.append("model")
         if missing:
             raise NotACandidate(run_id=run_id, missing=", ".join(missing))
@@ -93,38 +97,63 @@ class MlflowRuns:
         experiment = parent.info.experiment_id
         if known := self._derived(experiment, parent_run_id, manifest.digest):
             return known
+        attempt = uuid4().hex
         tags = {
+            parts.ATTEMPT_TAG: attempt,
             "mlflow.parentRunId": parent_run_id,
             "mlplatform.technique": technique,
             "mlplatform.digest": manifest.digest,
             "mlflow.user": str(parent.data.tags.get("mlflow.user", "")),
         }
-        run_id = str(self._mlflow.call("create_run", experiment, tags=tags, run_name=technique).info.run_id)
-        with tempfile.TemporaryDirectory(prefix="mlplatform-derived-") as folder:
+        made = self._mlflow.call(
+            "create_run",
+            experiment,
+            tags=tags,
+            run_name=technique,
+            recheck=lambda: attempted(self._mlflow, "search_runs", experiment, attempt),
+        )
+        run_id = str(made.info.run_id)
+        with self._stage() as folder:
             flavors.save_derived(Path(folder) / "model", bundle / manifest.model_path, manifest)
             log_model(self._mlflow, run_id, experiment, Path(folder) / "model")
-        self._mlflow.call("set_terminated", run_id)
+        self._mlflow.call("set_terminated", run_id, end_time=int(time.time() * 1000))
         return run_id
 
-    def log_artifact(self, run_id: str, path: Path, folder: str) -> None:
-        """Put a file or a folder's files beside the run."""
-        try:
-            if path.is_dir():
-                self._mlflow.call("log_artifacts", run_id, str(path), folder)
-            else:
-                self._mlflow.call("log_artifact", run_id, str(path), folder)
-        except Missing as error:
-            raise UnknownName("run", run_id) from error
+    def keep(
+        self, run_id: str, folder: str, digest: str, draw: Callable[[], Mapping[str, str]]
+    ) -> dict[str, str]:
+        """Files beside the run, drawn when those of this digest are not there yet; addresses of all that was kept."""
+        return drawn.keep(self._mlflow, self._stage, run_id, folder, digest, draw)
 
     def details(self, run_id: str) -> RunDetails:
+        """What the run says of itself, in the order of the names."""
         run = self._run(run_id)
-        return RunDetails(dict(run.data.params), dict(run.data.metrics))
+        used = run.inputs.dataset_inputs if run.inputs else []
+        return RunDetails(
+            dict(sorted(run.data.params.items())),
+            dict(sorted(run.data.metrics.items())),
+            dict(sorted((_dataset(item), str(item.dataset.digest)) for item in used)),
+            str(run.data.tags.get("mlflow.source.git.commit", "")),
+        )
+
+    def lifecycle(self, run_id: str) -> Literal["active", "deleted", "gone"]:
+        """`deleted` can be restored, `gone` cannot."""
+        try:
+            run = self._mlflow.call("get_run", run_id)
+        except Missing:
+            return "gone"
+        return "deleted" if run.info.lifecycle_stage == "deleted" else "active"
+
+    def restore(self, run_id: str) -> None:
+        """Take a run back that was deleted in MLflow."""
+        active = lambda: True if self.lifecycle(run_id) == "active" else None  # noqa: E731
+        self._mlflow.call("restore_run", run_id, recheck=active)
 
     # --- training ---
 
     def _launch(self, order: Path, log: Path) -> int:
         """The launcher's exit code."""
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment = {k: v for k, v in os.environ.items() if k not in WITHHELD}
         environment |= {"MLFLOW_TRACKING_URI": self._mlflow.uri, "PYTHONUNBUFFERED": "1"}
         environment |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
@@ -156,35 +185,16 @@ class MlflowRuns:
         except Missing as error:
             raise UnknownName("run", run_id, hint=f"Is it in the store {self._mlflow.uri}?") from error
 
-    def _download_parts(self, run: Any, into: Path) -> list[str]:
-        """Names of the parts that are not there."""
-        target = into / parts.FOLDER
-        source = _local(f"{run.info.artifact_uri}/{parts.FOLDER}")
-        if source is not None:
-            if source.is_dir():
-                shutil.copytree(source, target, symlinks=True)
-        elif self._mlflow.call("list_artifacts", run.info.run_id, parts.FOLDER):
-            self._mlflow.call("download_artifacts", run.info.run_id, parts.FOLDER, str(into))
-        return [name for name in parts.FILES if not _plain_file(target / name)]
-
-    def _download_model(self, model_id: str, folder: Path) -> bool:
-        """Whether there was one. Links are copied as links, so that the inspection sees and refuses them."""
-        try:
-            location = str(self._mlflow.call("get_logged_model", model_id).artifact_location)
-        except Missing:
-            return False
-        source = _local(location)
-        if source is None:
-            self._mlflow.download(f"models:/{model_id}", folder)
-        elif source.is_dir():
-            shutil.copytree(source, folder, symlinks=True)
-        (folder / "registered_model_meta").unlink(missing_ok=True)  # MLflow writes it when it loads the model
-        return (folder / "MLmodel").exists()
-
     def _derived(self, experiment: str, parent_run_id: str, digest: str) -> str | None:
         wanted = f"tags.`mlflow.parentRunId`='{parent_run_id}' and tags.`mlplatform.digest`='{digest}'"
         found = self._mlflow.call("search_runs", [experiment], f"{wanted} and attributes.status='FINISHED'")
         return str(found[0].info.run_id) if found else None
+
+
+def attempted(mlflow: Mlflow, search: str, experiment: str, attempt: str) -> Any:
+    """The run or model that a call made whose reply was lost; None when it made none."""
+    found = mlflow.call(search, [experiment], f"tags.`{parts.ATTEMPT_TAG}`='{attempt}'")
+    return found[0] if found else None
 
 
 def log_model(
@@ -193,16 +203,34 @@ def log_model(
     """Upload a saved model folder as the run's LoggedModel; its id. The run's tag names it last, when all is there."""
     from mlflow.entities import LoggedModelOutput
 
+    attempt = uuid4().hex
     made = mlflow.call(
-        "create_logged_model", experiment, name="model", source_run_id=run_id, params=dict(params or {})
+        "create_logged_model",
+        experiment,
+        name="model",
+        source_run_id=run_id,
+        params=dict(params or {}),
+        tags={parts.ATTEMPT_TAG: attempt},
+        recheck=lambda: attempted(mlflow, "search_logged_models", experiment, attempt),
     )
     model_id = str(made.model_id)
     flavors.stamp(folder, model_id, run_id)
     mlflow.call("log_model_artifacts", model_id, str(folder))
     mlflow.call("finalize_logged_model", model_id, "READY")
-    mlflow.call("log_outputs", run_id, [LoggedModelOutput(model_id, step=0)])
+    mlflow.call(
+        "log_outputs",
+        run_id,
+        [LoggedModelOutput(model_id, step=0)],
+        recheck=lambda: _newest_output(mlflow.call("get_run", run_id)) == model_id or None,
+    )
     mlflow.call("set_tag", run_id, parts.MODEL_TAG, model_id)
     return model_id
+
+
+def _dataset(item: Any) -> str:
+    """`adult (training)`: MLflow keeps what a dataset was used for as a tag of its use."""
+    context = next((tag.value for tag in item.tags if tag.key == "mlflow.data.context"), "")
+    return f"{item.dataset.name} ({context})" if context else str(item.dataset.name)
 
 
 def _newest_output(run: Any) -> str | None:
@@ -217,18 +245,6 @@ def _describe(run_id: str, path: Path) -> parts.Description:
         raise NotACandidate(
             run_id=run_id, missing=f"a readable {parts.DESCRIPTION} ({one_line(error)})"
         ) from error
-
-
-def _local(uri: str) -> Path | None:
-    """The folder behind an artifact address; None when it is on a server."""
-    parsed = urlparse(uri)
-    if parsed.scheme in ("", "file"):
-        return Path(unquote(parsed.path) if parsed.scheme else uri)
-    return None
-
-
-def _plain_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def _last_lines(log: Path) -> str:

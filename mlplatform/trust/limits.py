@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-MAX_FILES = 2_000
-MAX_BYTES = 4 << 30
+from mlplatform.domain.bundle import MAX_BYTES as MAX_BYTES
+from mlplatform.domain.bundle import MAX_FILES as MAX_FILES
+
 MAX_DEPTH = 12
 MAX_TEXT = 1 << 20
 MAX_JSON = 64 << 20

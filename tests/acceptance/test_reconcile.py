@@ -9,18 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlplatform.control import Platform
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.flows.lease import holding
+from mlplatform.plugins.targets.local import LocalTarget
+from mlplatform.ports.extensions import ServerSpec
 from mlplatform.tracking.client import Mlflow
+from tests import documents
 from tests.small_project import MODEL, PLACES, Place, answering, assert_whole
 
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 REASON = ("--reason", "because")
 PATIENCE_SECONDS = 90.0
 
@@ -118,6 +120,93 @@ def test_a_version_deleted_in_mlflow_is_told_and_recorded_once(sqlite_place: Pla
         assert dict(platform.world.ledger.standings(MODEL).places) == PLACES
 
 
+def test_a_moved_alias_is_kept_in_the_ledger_by_the_command_that_writes_over_it(sqlite_place: Place) -> None:
+    in_mlflow(sqlite_place, "set_registered_model_alias", "production", "4")
+    sqlite_place.done("register", MODEL, "--run", sqlite_place.fresh_run)
+    assert newest_reason(sqlite_place) == (
+        "alias production was moved to version 4 in MLflow by somebody; set back"
+    )
+    assert_whole(sqlite_place, {**PLACES, 6: "CANDIDATE"})
+
+
+def test_a_deleted_registered_model_is_made_again_with_its_numbers(sqlite_place: Place) -> None:
+    in_mlflow(sqlite_place, "delete_registered_model")
+    said = sqlite_place.done("register", MODEL, "--run", sqlite_place.fresh_run, code=3)
+    assert f"MLflow no longer knows the registered model {MODEL}" in said
+    assert f"mlplatform reconcile {MODEL}" in said
+    repaired(sqlite_place, f"the registered model {MODEL} was deleted in MLflow")
+    sqlite_place.done("register", MODEL, "--run", sqlite_place.fresh_run)
+    assert_whole(sqlite_place, {**PLACES, 6: "CANDIDATE"})
+
+
+def test_a_renamed_registered_model_gets_its_name_back(sqlite_place: Place) -> None:
+    in_mlflow(sqlite_place, "rename_registered_model", "other")
+    repaired(sqlite_place, f"the registered model {MODEL} was renamed to other in MLflow")
+
+
+def test_a_deleted_run_is_restored(sqlite_place: Place) -> None:
+    store = Mlflow(sqlite_place.environment["MLPLATFORM_TRACKING_URI"])
+    run_id = run_of(sqlite_place, 2)
+    store.call("delete_run", run_id)
+    repaired(sqlite_place, f"run {run_id[:8]} of version 2 (production) was deleted in MLflow")
+    assert store.call("get_run", run_id).info.lifecycle_stage == "active"
+
+
+def test_a_run_that_mlflow_gc_removed_for_good_is_told_and_recorded_once(sqlite_place: Place) -> None:
+    uri, run_id = sqlite_place.environment["MLPLATFORM_TRACKING_URI"], run_of(sqlite_place, 2)
+    Mlflow(uri).call("delete_run", run_id)
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--run-ids", run_id]
+    subprocess.run(command, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, check=True, capture_output=True)
+    repaired(sqlite_place, f"run {run_id[:8]} of version 2 (production) was deleted in MLflow")
+    sqlite_place.done("deploy", MODEL)
+    with sqlite_place.opened() as platform:
+        assert answering(platform.endpoint(MODEL).server.url) == f"{MODEL}@2"
+
+
+def run_of(place: Place, number: int) -> str:
+    with place.opened() as platform:
+        return platform.version(f"{MODEL}@{number}").run_id
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("update_model_version", "3", "do not look here"),
+        ("set_model_version_tag", "3", "mlplatform.place", "production"),
+        ("delete_model_version_tag", "3", "mlplatform.digest"),
+    ],
+    ids=["description", "tag", "deleted-tag"],
+)
+def test_an_edited_card_is_written_again(sqlite_place: Place, edit: tuple[str, ...]) -> None:
+    in_mlflow(sqlite_place, "set_model_version_tag", "3", "team", "growth")
+    in_mlflow(sqlite_place, *edit)
+    repaired(sqlite_place, "the card or our tags of version 3 were edited in MLflow")
+    store = Mlflow(sqlite_place.environment["MLPLATFORM_TRACKING_URI"])
+    shown = store.call("get_model_version", MODEL, "3")
+    assert shown.tags["mlplatform.place"] == "staging" and "mlplatform.digest" in shown.tags
+    assert shown.description.startswith(f"### {MODEL}@3")
+    assert shown.tags["team"] == "growth", "tags of others are theirs"
+
+
+def test_what_mlflow_made_after_a_registration_was_given_up_is_taken_back(sqlite_place: Place) -> None:
+    """A slow server answers when nobody listens any more."""
+    with sqlite_place.opened() as platform:
+        key = f"register:{MODEL}:{sqlite_place.fresh_run}"
+        assert platform.world.registry.create(MODEL, sqlite_place.fresh_run, key) == 6
+    repaired(sqlite_place, "version 6 in MLflow was left by a registration that was given up")
+
+
+def test_the_page_says_what_the_commands_say(sqlite_place: Place) -> None:
+    in_mlflow(sqlite_place, "set_registered_model_alias", "production", "3")
+    in_mlflow(sqlite_place, "update_model_version", "3", "better than it looks")
+    in_mlflow(sqlite_place, "delete_model_version", "4")
+    section = PAGE.read_text().split("## Reconcile and doctor\n")[1].split("\n## ")[0]
+    for step in (step for step in documents.steps(section) if step.command):
+        sqlite_place.run(*step.command.split()[1:])
+        said = (sqlite_place.folder / "output.log").read_text()
+        assert documents.same("\n".join(step.shown), said, sqlite_place.folder), f"$ {step.command}\n{said}"
+
+
 # --- bytes ----------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +284,19 @@ def test_a_document_of_another_version_is_replaced(sqlite_place: Place, running:
     repaired(sqlite_place, f"told to serve something other than {MODEL}@2", run_left=running)
 
 
+def test_a_server_that_rejects_what_it_was_told_is_told(sqlite_place: Place) -> None:
+    """The document is right; the bytes were not when the server looked, and are again."""
+    place = sqlite_place
+    with place.opened() as platform:
+        bundle = platform.world.bundles.path(platform.version(f"{MODEL}@2").digest)
+        (bundle / "model" / "added").write_text("x")
+        server = LocalTarget().apply(ServerSpec(MODEL, place.servers / MODEL))
+        wait(lambda: any(w.rejected for w in platform.world.documents.workers(MODEL)))
+        (bundle / "model" / "added").unlink()
+    assert server.running
+    repaired(place, f"the server of endpoint {MODEL} does not serve what it was told", run_left=True)
+
+
 def test_a_damaged_document_is_replaced(sqlite_place: Place) -> None:
     sqlite_place.done("deploy", MODEL)
     [what] = told_of_damage(sqlite_place)
@@ -251,56 +353,6 @@ def test_an_edited_ledger_row_is_told(place: Place) -> None:
     assert doctor(place, 3) == ["ledger entry 5 was changed after it was written"], (
         "nobody can repair the past"
     )
-
-
-# --- at once --------------------------------------------------------------------------------------------------------
-
-
-def test_of_four_that_promote_at_once_one_wins_and_the_others_are_told_who(place: Place) -> None:
-    place.done("register", MODEL, "--run", place.fresh_run)
-    for parent in (4, 6):
-        place.done("compress", f"{MODEL}@{parent}", "--steps", "onnx")
-    contenders = (4, 6, 7, 8)
-    with place.opened() as platform, ExitStack() as stack:
-        with holding(platform.world.leases, f"change:{MODEL}", platform.owner):
-            running = {number: stack.enter_context(promoting(place, number)) for number in contenders}
-            logs = {number: place.folder / f"promote-{number}.log" for number in contenders}
-            wait(lambda: all("waiting for" in log.read_text() for log in logs.values()))
-        codes = {number: process.wait(PATIENCE_SECONDS) for number, process in running.items()}
-        said = {number: log.read_text() for number, log in logs.items()}
-        winner = platform.world.ledger.standings(MODEL).holder("staging")
-        check_one_won(platform, winner, codes, said)
-    with place.opened() as platform:
-        assert platform.world.registry.outside(MODEL).aliases["staging"] == winner
-
-
-def check_one_won(
-    platform: Platform, winner: int | None, codes: dict[int, int], said: dict[int, str]
-) -> None:
-    assert codes == {number: 0 if number == winner else 5 for number in codes}, said
-    for number, text in said.items():
-        assert "Traceback" not in text
-        if number != winner:
-            assert f"staging is held by version {winner}, expected 3" in text
-    places = platform.world.ledger.standings(MODEL).places
-    assert sorted(n for n, place in places.items() if place == "staging") == [winner]
-    assert places[3] == "RETIRED"
-    assert platform.world.ledger.breaks(MODEL) == []
-
-
-def promoting(place: Place, number: int) -> subprocess.Popen[bytes]:
-    """The real command, imports and all."""
-    words = ["promote", f"{MODEL}@{number}", "staging", *REASON]
-    environment = {**os.environ, **place.environment, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with (place.folder / f"promote-{number}.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mlplatform", *words],
-            cwd=place.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
 
 
 def wait(until: Callable[[], bool]) -> None:

@@ -421,7 +421,7 @@ from mlplatform.serving.app import App
 async def go():
     app = App(Path({str(endpoint.folder)!r}))
     await app.start()
-    assert app.router.table.arms, app.router.error
+    assert app.plane.router.table.arms, app.plane.router.error
     await app.stop()
 asyncio.run(go())
 print(sorted({{"mlflow", "torch", "pandas", "pyarrow", "sqlalchemy", "sklearn", "scipy"}} & set(sys.modules)))

@@ -32,8 +32,25 @@ GATES: dict[str, list[dict[str, Any]]] = {
     "budget": [
         {"cpu_times_incumbent": 1.5},
         {"cpu_us": 100.0, "size_mb": 50.0, "memory_mb": 500.0},
+        {"p99_ms": 1.0},
     ],
     "serving_check": [{}, {"latency_ms": 1.0}],
+    "slices": [
+        {"by": ("group",)},
+        {"by": ("group", "x"), "name": "auc", "bins": 3, "margin": 0.1},
+        {"by": ("group",), "name": "f1", "at_least": 0.5, "min_n": 20},
+        {"by": ("x",), "name": "log_loss", "at_most": 2.0, "bins": 2},
+        {"by": ("group",), "name": "mae", "margin": 0.2},
+        {"by": ("grup",)},
+    ],
+    "fairness": [
+        {"by": "group", "favourable": 1, "selection_ratio": 0.8},
+        {"by": "group", "favourable": "yes", "odds_difference": 0.1, "min_n": 20},
+        {"by": "x", "favourable": 1, "selection_ratio": 0.8, "odds_difference": 0.5, "bins": 2},
+    ],
+    "signature": [{}, {"new_classes": True}],
+    "leak": [{}, {"at_most": 0.01}],
+    "freshness": [{"max_age": "30d"}, {"max_age": "3d", "data_max_age": "7d"}],
 }
 """Options to try each gate with; a gate that is missing here fails its test."""
 NONSENSE: dict[str, list[dict[str, Any]]] = {
@@ -58,6 +75,24 @@ NONSENSE: dict[str, list[dict[str, Any]]] = {
         {"cpu_times_incumbent": None},
     ],
     "serving_check": [{"latency_ms": 0.0}],
+    "slices": [
+        {"by": ()},
+        {"by": ("sex",), "name": "acc"},
+        {"by": ("sex",), "at_least": 0.5, "at_most": 0.6},
+        {"by": ("sex",), "margin": -0.1},
+        {"by": ("sex",), "margin": float("nan")},
+        {"by": ("sex",), "bins": 1},
+        {"by": ("sex",), "min_n": 0},
+        {"by": ("sex",), "confidence": 0.3},
+    ],
+    "fairness": [
+        {"by": "sex", "favourable": 1},
+        {"by": "sex", "favourable": 1, "selection_ratio": 1.25},
+        {"by": "sex", "favourable": 1, "odds_difference": -0.1},
+        {"by": "sex", "favourable": 1, "selection_ratio": 0.8, "bins": -1},
+    ],
+    "leak": [{"at_most": -0.1}, {"at_most": 1.0}, {"at_most": float("nan")}],
+    "freshness": [{}, {"max_age": "a month"}, {"data_max_age": "0d"}],
 }
 BUNDLES = {"onnx": make_onnx_bundle, "sklearn": make_sklearn_bundle, "torch": make_torch_bundle}
 

@@ -99,4 +99,14 @@ def test_costs_come_one_for_each_bundle(world: World) -> None:
     first, second = world.evaluator.costs([world.healthy, world.poisoned])
     for cost in (first, second):
         assert 0 < cost.cpu_us < 100_000 and cost.memory_bytes > 1_000_000
+        assert len(cost.rounds_us) >= 10 and min(cost.rounds_us) <= cost.cpu_us <= max(cost.rounds_us)
     assert world.evaluator.costs([]) == []
+
+
+def test_latency_has_an_interval_and_says_how_much_the_calls_had_to_wait(world: World) -> None:
+    latency = world.evaluator.latency(world.healthy)
+    assert 0 < latency.low_ms <= latency.p99_ms <= latency.high_ms < 10_000
+    assert latency.calls >= 400
+    assert 0 <= latency.disturbed <= 1
+    with pytest.raises(ChildFailed):
+        world.evaluator.latency(world.missing)

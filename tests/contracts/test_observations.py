@@ -320,3 +320,26 @@ def test_labels_by_http_are_taken_in_with_the_blocks(place: Place) -> None:
 def test_as_many_labels_as_ids_are_wanted(place: Place) -> None:
     with pytest.raises(UsageError, match="2 ids but 1 labels"):
         place.observations.label("shop", np.array(["a/0", "b/0"], object), np.array([1]))
+
+
+def test_a_copy_takes_in_what_waits_and_leaves_no_trace(place: Place, tmp_path: Path) -> None:
+    known, new = block(3), block(2, first=10)
+    place.capture(known)
+    place.observations.ingest("shop")
+    place.capture(new)
+    place.post(ids_of(known)[:1].tolist(), [1])
+    (tmp_path / "aside").mkdir()
+    copy = place.observations.copied("shop", tmp_path / "aside")
+    assert copy.ingest("shop") == Ingested(1, 2, 0)
+    assert copy.read("shop").rows == 5
+    assert copy.read("shop", labelled=True).truth.tolist() == [1]
+    assert place.observations.read("shop").rows == 3
+    assert place.observations.read("shop", labelled=True).rows == 0
+    assert place.observations.ingest("shop") == Ingested(1, 2, 0)
+    assert place.observations.read("shop").rows == 5
+
+
+def test_a_copy_of_nothing_is_empty(place: Place, tmp_path: Path) -> None:
+    copy = place.observations.copied("shop", tmp_path / "aside")
+    assert copy.ingest("shop") == Ingested(0, 0, 0)
+    assert copy.read("shop").rows == 0

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mlplatform.errors import NotACandidate
-from mlplatform.ports.tracking import Card, Registry
+from mlplatform.errors import ForgottenModel, NotACandidate
+from mlplatform.ports.tracking import Card, Registry, TaggedApproval
 from mlplatform.testing.fakes.tracking import FakeRegistry
 from mlplatform.tracking.client import Mlflow
 from mlplatform.tracking.registry import MlflowRegistry
@@ -30,6 +30,12 @@ class Kit:
     set_alias: Callable[[str, str, int], None]
     delete: Callable[[str, int], None]
     card: Callable[[str, int], Card]
+    edit: Callable[[str, int], None]
+    """Somebody writes over a version's card."""
+    forget: Callable[[str], None]
+    """Somebody deletes the registered model."""
+    approve: Callable[[str, int, str, str], None]
+    """Somebody writes an approval as a tag on a version's page."""
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +79,15 @@ def fake_kit() -> Kit:
         registry.aliases.setdefault(model, {})[alias] = number
 
     return Kit(
-        registry, run, lambda: "nothing", set_alias, registry.delete, lambda m, n: registry.cards[m][n]
+        registry,
+        run,
+        lambda: "nothing",
+        set_alias,
+        registry.delete,
+        lambda m, n: registry.cards[m][n],
+        lambda m, n: registry.edited.setdefault(m, set()).add(n),
+        registry.forget,
+        registry.tag,
     )
 
 
@@ -89,6 +103,11 @@ def mlflow_kit(store: Mlflow, folder: Path) -> Kit:
         lambda model, alias, n: store.call("set_registered_model_alias", model, alias, str(n)),
         lambda model, n: store.call("delete_model_version", model, str(n)),
         card,
+        lambda model, n: store.call("update_model_version", model, str(n), "somebody else's"),
+        lambda model: store.call("delete_registered_model", model),
+        lambda model, n, stage, reason: store.call(
+            "set_model_version_tag", model, str(n), f"mlplatform.approve.{stage}", reason
+        ),
     )
 
 
@@ -171,6 +190,66 @@ def test_cards_are_shown_and_replaced(kit: Kit, model: str) -> None:
     kit.registry.project(model, {}, {1: newer})
     kit.registry.project(model, {}, {1: newer})
     assert kit.card(model, 1) == newer
+
+
+def test_approvals_written_as_tags_are_seen_with_the_version_stage_and_reason(kit: Kit, model: str) -> None:
+    for key in ("a", "b"):
+        kit.registry.create(model, kit.run(), key)
+    assert kit.registry.outside(model).approvals == ()
+    kit.approve(model, 2, "staging", "first")
+    kit.approve(model, 2, "production", "")
+    kit.approve(model, 2, "staging", "looked at it | *twice*")
+    kit.approve(model, 1, "staging", "fine")
+    kit.registry.project(model, {}, {2: Card("card", {"mlplatform.approval.staging": "counted"})})
+    assert kit.registry.outside(model).approvals == (
+        TaggedApproval(1, "staging", "fine"),
+        TaggedApproval(2, "production", ""),
+        TaggedApproval(2, "staging", "looked at it | *twice*"),
+    )
+
+
+def test_a_card_that_somebody_wrote_over_is_seen_until_it_is_projected_again(kit: Kit, model: str) -> None:
+    for key in ("a", "b"):
+        kit.registry.create(model, kit.run(), key)
+    kit.registry.project(model, {}, {1: CARD, 2: CARD})
+    assert kit.registry.outside(model).edited == frozenset()
+    kit.edit(model, 2)
+    assert kit.registry.outside(model).edited == {2}
+    kit.registry.project(model, {}, {2: CARD})
+    assert kit.registry.outside(model).edited == frozenset()
+
+
+def test_versions_tell_the_keys_they_were_made_with(kit: Kit, model: str) -> None:
+    kit.registry.create(model, kit.run(), "one")
+    assert kit.registry.outside(model).keys == {1: "one"}
+
+
+def test_aliases_are_one_look(kit: Kit, model: str) -> None:
+    assert kit.registry.aliases_of(model) is None
+    kit.registry.create(model, kit.run(), "a")
+    assert kit.registry.aliases_of(model) == {}
+    kit.registry.project(model, {"production": 1}, {})
+    assert kit.registry.aliases_of(model) == {"production": 1}
+
+
+def test_a_forgotten_model_is_not_begun_again_unasked(kit: Kit, model: str) -> None:
+    kit.registry.create(model, kit.run(), f"register:{model}:a")
+    kit.forget(model)
+    assert not kit.registry.outside(model).exists
+    with pytest.raises(ForgottenModel, match="no longer knows"):
+        kit.registry.create(model, kit.run(), f"register:{model}:b", after=1)
+    assert kit.registry.create(model, kit.run(), f"register:{model}:a") == 1, "numbers begin again"
+
+
+def test_a_renamed_model_is_found_and_gets_its_name_back(kit: Kit, model: str) -> None:
+    kit.registry.create(model, kit.run(), f"register:{model}:a")
+    kit.registry.project(model, {"production": 1}, {})
+    kit.registry.rename(model, f"{model}-renamed")
+    view = kit.registry.outside(model)
+    assert (view.exists, view.renamed) == (False, f"{model}-renamed")
+    kit.registry.rename(f"{model}-renamed", model)
+    kit.registry.rename(f"{model}-renamed", model)
+    assert kit.registry.outside(model).aliases == {"production": 1}
 
 
 def test_a_version_deleted_outside_is_passed_over(kit: Kit, model: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from mlplatform.domain.bundle import Column, Manifest, Task
-from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports.tracking import Candidate, Runs
+from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName, WorldError
+from mlplatform.ports.tracking import Candidate, RunDetails, Runs
 from mlplatform.testing.bundles import make_onnx_bundle
 from mlplatform.testing.fakes.tracking import FakeRuns
 from mlplatform.tracking.client import Mlflow
@@ -51,6 +52,8 @@ with mlflow.start_run():
 class Kit:
     runs: Runs
     run_without_files: Callable[[], str]
+    delete: Callable[[str], None]
+    """Somebody deletes a run in MLflow."""
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +71,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
     if request.param == "fake":
         runs = FakeRuns(train_fake, tmp_path / "runs")
-        return Kit(runs, lambda: runs.add(fake_candidate(tmp_path / "nothing")))
+        empty = lambda: runs.add(fake_candidate(tmp_path / "nothing"))  # noqa: E731
+        return Kit(runs, empty, lambda run_id: runs.states.update({run_id: "deleted"}))
     if request.param == "embedded":
         store = fresh_store(request.getfixturevalue("template"), tmp_path / "store")
     else:
         store = request.getfixturevalue("server")
-    return Kit(MlflowRuns(store), lambda: run_with_model(store, tmp_path))
+    delete = lambda run_id: store.call("delete_run", run_id)  # noqa: E731
+    return Kit(MlflowRuns(store), lambda: run_with_model(store, tmp_path), delete)
 
 
 @pytest.fixture
@@ -140,6 +145,16 @@ def test_an_unknown_run_is_a_clear_error(kit: Kit, tmp_path: Path) -> None:
         kit.runs.candidate("0123456789abcdef0123456789abcdef", tmp_path / "into")
 
 
+def test_a_deleted_run_is_seen_and_restored(kit: Kit) -> None:
+    run_id = kit.run_without_files()
+    assert kit.runs.lifecycle(run_id) == "active"
+    kit.delete(run_id)
+    assert kit.runs.lifecycle(run_id) == "deleted"
+    kit.runs.restore(run_id)
+    assert kit.runs.lifecycle(run_id) == "active"
+    assert kit.runs.lifecycle("0" * 32) == "gone"
+
+
 def test_every_missing_part_is_named(kit: Kit, tmp_path: Path) -> None:
     with pytest.raises(NotACandidate, match=r"sample.*, holdout.*, reference.*, trained_on"):
         kit.runs.candidate(kit.run_without_files(), tmp_path / "into")
@@ -153,12 +168,85 @@ def test_a_derived_model_hangs_below_its_parent_once(kit: Kit, tmp_path: Path) -
     assert kit.runs.log_derived(parent, tmp_path / "bundle", manifest, "onnx") == derived
 
 
-def test_artifacts_can_be_put_beside_a_run(kit: Kit, tmp_path: Path) -> None:
+def test_what_was_drawn_is_kept_beside_a_run_and_drawn_once(kit: Kit) -> None:
+    run_id, drawn = kit.run_without_files(), list[str]()
+
+    def draw(text: str) -> Callable[[], Mapping[str, str]]:
+        def files() -> Mapping[str, str]:
+            drawn.append(text)
+            return {"report.html": f"<p>{text} 价格</p>", "metrics.svg": "<svg/>"}
+
+        return files
+
+    first = kit.runs.keep(run_id, "churn-7", "a" * 64, draw("one"))
+    assert set(first) == {"report.html", "metrics.svg"}
+    assert kit.runs.keep(run_id, "churn-7", "a" * 64, draw("two")) == first
+    kit.runs.keep(run_id, "churn-7", "b" * 64, draw("three"))
+    assert drawn == ["one", "three"]
+    kit.runs.keep(run_id, "churn-monitoring", "a" * 64, lambda: {"monitoring.html": "<p>"})
+    known = kit.runs.keep(run_id, "churn-7", "b" * 64, draw("four"))
+    assert set(known) == {"report.html", "metrics.svg", "monitoring.html"}
+
+
+def test_a_drawing_that_fails_leaves_nothing_that_looks_finished(kit: Kit) -> None:
     run_id = kit.run_without_files()
-    (tmp_path / "report.html").write_text("<p>hi</p>")
-    kit.runs.log_artifact(run_id, tmp_path / "report.html", "reports")
+
+    def fail() -> Mapping[str, str]:
+        raise ValueError("no glyph")
+
+    with pytest.raises(ValueError, match="no glyph"):
+        kit.runs.keep(run_id, "churn-7", "a" * 64, fail)
+    assert kit.runs.keep(run_id, "churn-7", "a" * 64, lambda: {"report.html": "<p>"})
+
+
+def test_nothing_is_kept_beside_a_run_that_is_not_there(kit: Kit) -> None:
     with pytest.raises(UnknownName):
-        kit.runs.log_artifact("0123456789abcdef0123456789abcdef", tmp_path / "report.html", "reports")
+        kit.runs.keep("0123456789abcdef0123456789abcdef", "churn-7", "a" * 64, dict)
+    with pytest.raises(UnknownName):
+        kit.runs.details("0123456789abcdef0123456789abcdef")
+
+
+def test_addresses_are_those_of_mlflows_own_ui(template: Path, tmp_path: Path) -> None:
+    store = fresh_store(template, tmp_path / "store")
+    run_id = run_with_model(store, tmp_path)
+    run = store.call("get_run", run_id)
+    kept = MlflowRuns(store).keep(
+        run_id, "churn-7", "abc", lambda: {"report.html": "<p>", "metrics.svg": "<svg/>"}
+    )
+    experiment = run.info.experiment_id
+    assert kept == {
+        "report.html": f"#/experiments/{experiment}/runs/{run_id}/artifacts/mlplatform/churn-7/report.html",
+        "metrics.svg": f"get-artifact?path=mlplatform/churn-7/metrics.svg&run_uuid={run_id}&of=abc",
+    }
+    folder = Path(run.info.artifact_uri.removeprefix("file://")) / "mlplatform" / "churn-7"
+    assert (folder / "metrics.svg").read_text() == "<svg/>"
+
+
+def test_tags_that_somebody_else_wrote_are_not_believed(template: Path, tmp_path: Path) -> None:
+    store = fresh_store(template, tmp_path / "store")
+    run_id = run_with_model(store, tmp_path)
+    rude = '{"digest": ")](javascript:alert(1))", "files": ["x.html", "../../x", 7]}'
+    for folder, text in (("churn-7", "no json"), ("churn-8", "{}"), ("a) ![x](b", rude)):
+        with suppress(WorldError):  # MLflow refuses such a name
+            store.call("set_tag", run_id, f"mlplatform.drawn.{folder}", text)
+    store.call("set_tag", run_id, "mlplatform.drawn.churn-9", rude)
+    kept = MlflowRuns(store).keep(run_id, "churn-7", "abc", lambda: {"report.html": "<p>"})
+    assert set(kept) == {"report.html", "x.html"}
+    assert not set("".join(kept.values())) & set("()[]<>!")
+
+
+def test_a_run_tells_its_data_sets_and_its_commit(template: Path, tmp_path: Path) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    store = fresh_store(template, tmp_path / "store")
+    run_id = run_with_model(store, tmp_path)
+    store.call("log_param", run_id, "depth", 6)
+    store.call("log_metric", run_id, "auc", 0.75)
+    store.call("set_tag", run_id, "mlflow.source.git.commit", "c0ffee")
+    used = DatasetInput(Dataset("adult", "d1", "local", "{}"), [InputTag("mlflow.data.context", "training")])
+    store.call("log_inputs", run_id, [used])
+    details = MlflowRuns(store).details(run_id)
+    assert details == RunDetails({"depth": "6"}, {"auc": 0.75}, {"adult (training)": "d1"}, "c0ffee")
 
 
 def test_a_derived_onnx_model_is_in_mlflows_own_format(template: Path, tmp_path: Path) -> None:

@@ -47,6 +47,18 @@ def test_whole_numbers_with_gaps_become_floats_with_nan(tables: Tables, tmp_path
     assert np.isnan(age).tolist() == [False, True, False]
 
 
+def test_times_are_read_however_they_are_written(tables: Tables) -> None:
+    moments = np.array(["2026-01-01T12:00", "NaT"], "datetime64[us]")
+    for written in (
+        moments,
+        np.array(["2026-01-01T13:00:00+01:00", None], object),
+        np.array([1_767_268_800.0, np.nan]),
+    ):
+        np.testing.assert_array_equal(tables.times(written), moments)
+    assert tables.times(np.array([19.9, 25.0])) is None
+    assert tables.times(np.array(["red", "blue"], object)) is None
+
+
 def test_writing_again_replaces(tables: Tables, tmp_path: Path) -> None:
     tables.write(tmp_path / "t.parquet", {"a": np.arange(3)})
     tables.write(tmp_path / "t.parquet", {"b": np.arange(2)})

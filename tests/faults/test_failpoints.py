@@ -1,33 +1,46 @@
-"""kill -9 at every step of every flow; whatever is done next finds the move done or undone, and nothing half-way."""
+"""kill -9 at every step of every flow; whatever is done next finds the move done or undone, and nothing half-way.
+
+The next command is `reconcile` on SQLite and `gc` on PostgreSQL: any command that changes something settles what a
+dead one left. What must hold then is `tests.small_project.assert_whole`.
+"""
 
 from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import mlplatform
+from mlplatform.domain.ledger import Kind
+from mlplatform.tracking.client import Mlflow
 from tests.small_project import MODEL, PLACES, UNTIL, Place, assert_whole
 
 REASON = ("--reason", "because")
 REGISTER = ("register", MODEL, "--run", "FRESH")
 COMPRESS = ("compress", f"{MODEL}@4", "--steps", "onnx")
 APPROVE = ("approve", f"{MODEL}@4", "--for", "production", *REASON)
+REJECT = ("reject", f"{MODEL}@4", *REASON)
 TO_STAGING = ("promote", f"{MODEL}@4", "staging", *REASON)
 TO_PRODUCTION = ("promote", f"{MODEL}@3", "production", *REASON)
 BROKEN_TO_STAGING = ("promote", f"{MODEL}@5", "staging", "--break-glass", *REASON)
 BROKEN_TO_PRODUCTION = ("promote", f"{MODEL}@5", "production", "--break-glass", *REASON)
+RETIRE = ("retire", f"{MODEL}@1", *REASON)
 ROLLBACK = ("rollback", MODEL, *REASON)
 MONITOR = ("monitor", MODEL, "--until", UNTIL)
 LABEL = ("label", MODEL, "labels.csv")
+RECONCILE = ("reconcile", MODEL)
+GC = ("gc",)
+KEEP_NOTHING = '\n[gc]\nkeep = "0s"\nkeep_versions = 0\n'
+RECORD = '\n[reconcile]\noutside_moves = "record"\n'
 
 REGISTERED = {**PLACES, 6: "CANDIDATE"}
 PROMOTED = {**PLACES, 4: "staging", 3: "RETIRED"}
 DEPLOYED = {**PLACES, 3: "production", 2: "STANDBY", 1: "RETIRED"}
 ROLLED_BACK = {**PLACES, 1: "production", 2: "ROLLED_BACK"}
+REJECTED = {**PLACES, 4: "REJECTED"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +51,21 @@ class Case:
     """Where the versions stand after the next command."""
     before: tuple[str, ...] = ()
     """A command that comes first."""
+    tag: tuple[int, str] | None = None
+    """A version and a stage that somebody approved by a tag in MLflow."""
+    moved: str = ""
+    """An alias that somebody moved to version 4 in MLflow."""
+    approvals: int = 0
+    """How many stand in the ledger in the end."""
     serves: bool = False
     """Whether a server runs when all is over."""
+    policy: str = ""
+    """What is added to the policy."""
+    then: tuple[str, ...] = ()
+    """The next command, where only this one settles it."""
 
 
+# Where a failpoint has several cases, what follows the slash tells them apart.
 CASES = {
     "register:intent": Case(REGISTER, PLACES),
     "register:downloaded": Case(REGISTER, PLACES),
@@ -52,7 +76,12 @@ CASES = {
     "compress:made": Case(COMPRESS, PLACES),
     "compress:frozen": Case(COMPRESS, PLACES),
     "evaluate:answered": Case(APPROVE, PLACES),
+    "evaluate:kept": Case(APPROVE, PLACES),
     "approve:judged": Case(APPROVE, PLACES),
+    "approve:recorded": Case(APPROVE, PLACES, approvals=1),
+    "approve:taken_up": Case(RECONCILE, PLACES, tag=(4, "production"), approvals=1),
+    "reject:decided": Case(REJECT, PLACES),
+    "reject:committed": Case(REJECT, REJECTED),
     "promote:decided": Case(TO_STAGING, PLACES),
     "promote:committed": Case(TO_STAGING, PROMOTED),
     "project:before": Case(TO_STAGING, PROMOTED),
@@ -70,9 +99,17 @@ CASES = {
     "rollback:shifted": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
     "rollback:committed": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
     "label:ingested": Case(LABEL, PLACES),
+    "retire:decided": Case(RETIRE, PLACES),
+    "retire:committed": Case(RETIRE, {**PLACES, 1: "RETIRED"}, then=RECONCILE),
+    "reconcile:mended": Case(RECONCILE, PLACES, moved="production"),
+    "reconcile:mended/recorded": Case(RECONCILE, PROMOTED, moved="staging", policy=RECORD),
+    "gc:recorded": Case(GC, REJECTED, REJECT, policy=KEEP_NOTHING, then=GC),
+    "gc:removed": Case(GC, REJECTED, REJECT, policy=KEEP_NOTHING, then=GC),
 }
 IN_A_CHAIN = {"monitor:decided", "retrain:started", "retrain:trained", "retrain:climbed"}
 """Killed one after the other in one retraining, because trainings take long."""
+OF_TOKENS = {"token:handed_over", "token:added", "token:revoked"}
+"""They belong to no model."""
 
 
 def failpoints() -> set[str]:
@@ -84,20 +121,23 @@ def failpoints() -> set[str]:
 
 
 def test_every_failpoint_in_the_code_has_a_case() -> None:
-    assert failpoints() == CASES.keys() | IN_A_CHAIN
+    assert failpoints() == {failpoint(name) for name in CASES} | IN_A_CHAIN | OF_TOKENS
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_next_command_finds_it_done_or_undone(name: str, place: Place) -> None:
     case = CASES[name]
-    (place.folder / "labels.csv").write_text("id,label\n")
-    if case.before:
-        place.done(*case.before)
-    kill(place, name, *case.command)
-    place.done("reconcile", MODEL)
+    prepare(place, case)
+    kill(place, failpoint(name), *case.command)
+    on_sqlite = place.environment["MLPLATFORM_DATABASE_URL"].startswith("sqlite")
+    place.done(*(case.then or (RECONCILE if on_sqlite else GC)))
     assert_whole(place, case.places, run_left=case.serves)
-    kinds = [entry["draft"]["kind"] for entry in place.told("history", MODEL)]
-    assert "approved" not in kinds, "it died before it was recorded"
+    with place.opened() as platform:
+        kinds = [entry.draft.kind for entry in platform.world.ledger.entries(MODEL)]
+        assert kinds.count(Kind.APPROVED) == case.approvals
+        if case.command == GC:
+            assert kinds.count(Kind.COLLECTED) == 1
+            assert platform.gc(dry_run=True).garbage == ()
 
 
 @pytest.mark.parametrize("name", ["register:created", "compress:made", "promote:committed", "deploy:shifted"])
@@ -132,6 +172,45 @@ def test_a_wish_to_retrain_survives_every_death_and_is_answered_once(place: Plac
     assert_whole(place, live, run_left=True)
     place.done(*MONITOR)
     assert outcomes(place) == ["died", "went live"]
+
+
+def test_the_text_of_a_token_is_out_before_the_token_holds(place: Place) -> None:
+    """The other way round a crash could make an admin whom nobody knows, and shut the door for good."""
+    add = ("token", "add", "boss", "--role", "admin", "--into")
+    kill(place, "token:handed_over", *add, "one")
+    assert "it was not issued here" in acting(place, "one").done("token", "add", "eve", code=3)
+    kill(place, "token:added", *add, "two")
+    boss = acting(place, "two")
+    [token] = [told["token"]["id"] for told in place.told("token", "list")]
+    boss.done("token", "add", "deputy", "--role", "admin", "--into", "three")
+    kill(boss, "token:revoked", "token", "revoke", token)
+    assert "revoked" in boss.done("token", "add", "eve", code=3)
+    acting(place, "three").done("token", "add", "eve")
+
+
+def acting(place: Place, file: str) -> Place:
+    """Commands under the token in this file."""
+    token = {"MLPLATFORM_TOKEN_FILE": str(place.folder / file)}
+    return replace(place, environment=place.environment | token)
+
+
+def prepare(place: Place, case: Case) -> None:
+    (place.folder / "labels.csv").write_text("id,label\n")
+    with (place.folder / "policy.toml").open("a") as policy:
+        policy.write(case.policy)
+    if case.before:
+        place.done(*case.before)
+    store = Mlflow(place.environment["MLPLATFORM_TRACKING_URI"])
+    if case.tag:
+        number, stage = case.tag
+        store.call("set_model_version_tag", MODEL, str(number), f"mlplatform.approve.{stage}", "seen")
+    if case.moved:
+        store.call("set_registered_model_alias", MODEL, case.moved, "4")
+
+
+def failpoint(name: str) -> str:
+    """The failpoint of a case."""
+    return name.partition("/")[0]
 
 
 def kill(place: Place, failpoint: str, *command: str) -> None:

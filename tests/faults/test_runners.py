@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.jobs.schedule import newest_due
+from mlplatform.calendar import newest_due
 from mlplatform.ports.state import Firing, Schedule
 from mlplatform.state.schedules import SqlSchedules
 from mlplatform.state.schema import open_database, upgrade

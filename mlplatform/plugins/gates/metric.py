@@ -11,10 +11,10 @@ from mlplatform.errors import MlplatformError
 from mlplatform.plugins.gates.common import (
     check_confidence,
     check_metric,
+    check_min_n,
     classes_of,
     measured,
-    not_finite,
-    unfit,
+    unready,
 )
 from mlplatform.ports.extensions import Need, Subject
 from mlplatform.stats.estimate import Estimate, interval
@@ -47,18 +47,12 @@ class MetricGate:
             raise ValueError("exactly one of at_least and at_most must be given")
         if not math.isfinite(self._limit):
             raise ValueError(f"{self._word} must be a finite number, not {self._limit}")
-        if self.min_n < 1:
-            raise ValueError(f"min_n must be at least 1, not {self.min_n}")
+        check_min_n(self.min_n)
 
     def judge(self, subject: Subject) -> Finding:
-        if subject.answers is None:
-            return self._finding(Verdict.ERROR, "the candidate's answers were not measured")
-        if why := unfit(self.name, subject):
-            return self._finding(Verdict.ERROR, why)
-        if bad := not_finite(subject.answers):
-            return self._finding(
-                Verdict.FAIL, f"{bad} of {len(subject.truth)} answers are not finite numbers"
-            )
+        if refused := unready(self.name, subject):
+            return self._finding(*refused)
+        assert subject.answers is not None
         try:
             estimate = interval(
                 self.name,

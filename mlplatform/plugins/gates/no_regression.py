@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,11 +10,12 @@ from mlplatform.errors import MlplatformError
 from mlplatform.plugins.gates.common import (
     check_confidence,
     check_metric,
+    check_min_n,
     classes_of,
     incumbent_answers,
     measured,
-    not_finite,
-    unfit,
+    uncompared,
+    unready,
 )
 from mlplatform.ports.extensions import Need, Subject
 from mlplatform.stats.compare import Comparison, no_worse, paired
@@ -30,8 +30,8 @@ class NoRegressionGate:
     """`{ use = "no_regression", name = "auc", margin = 0.01 }`: surely not worse than the incumbent by the
     margin.
 
-    name: the metric; accuracy is compared by McNemar and Tango, auc by DeLong, the others by a paired
-    bootstrap.
+    name: the metric; accuracy is compared by McNemar and Tango, auc by DeLong, f1 and balanced_accuracy by a paired
+    bootstrap, the losses of single rows by a skewness-corrected t.
     margin: how much worse is still as good, in the metric's own unit; 0 demands that the candidate is better.
     confidence: of the one-sided bound: 0.95 lets a loss of exactly the margin through in 5 % of comparisons.
     min_n: below so many rows the gate cannot tell.
@@ -49,23 +49,17 @@ class NoRegressionGate:
         check_confidence(self.confidence)
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin must be 0 or more, not {self.margin}")
-        if self.min_n < 1:
-            raise ValueError(f"min_n must be at least 1, not {self.min_n}")
+        check_min_n(self.min_n)
 
     def judge(self, subject: Subject) -> Finding:
         if subject.incumbent is None:
             return self._finding(Verdict.PASS, "there is no incumbent to fall behind")
-        before = incumbent_answers(subject)
-        if subject.answers is None or before is None:
-            return self._finding(Verdict.ERROR, "candidate and incumbent were not both measured")
-        if why := unfit(self.name, subject):
+        if refused := unready(self.name, subject):
+            return self._finding(*refused)
+        if why := uncompared(subject):
             return self._finding(Verdict.ERROR, why)
-        if bad := not_finite(before):
-            return self._finding(Verdict.ERROR, f"{bad} answers of the incumbent are not finite numbers")
-        if bad := not_finite(subject.answers):
-            return self._finding(
-                Verdict.FAIL, f"{bad} of {len(subject.truth)} answers are not finite numbers"
-            )
+        before = incumbent_answers(subject)
+        assert subject.answers is not None and before is not None
         try:
             comparison = self._compare(subject, before, subject.answers)
             numbers = self._numbers(subject, before, subject.answers, comparison)
@@ -99,18 +93,30 @@ class NoRegressionGate:
 
     def _because(self, subject: Subject, c: Comparison, verdict: Verdict) -> str:
         assert subject.incumbent is not None
-        if not math.isfinite(c.low) and not math.isfinite(c.high):
-            return f"{self.name} cannot be compared on {c.n} rows like these, on {subject.data}"
-        said = (
-            f"{self.name} against {subject.incumbent.ref}: gained {c.estimate:+.4g}, "
-            f"surely above {c.low:.4g} and below {c.high:.4g} "
-            f"({c.test}, {c.confidence:.0%} each, margin {self.margin:g}, n={c.n})"
-        )
-        if verdict is not Verdict.INCONCLUSIVE:
-            return f"{said}, on {subject.data}"
-        enough = max(self.min_n, c.n_needed or 0)
-        more = f"; about {enough} rows would be enough" if enough > c.n else "; more rows are needed"
-        return f"{said}{more}, on {subject.data}"
+        told = f"{self.name} against {subject.incumbent.ref}: gained {c.estimate:+.4g}, {_bounds(c)}"
+        more = self._enough(c) if verdict is Verdict.INCONCLUSIVE else ""
+        return f"{told} ({_how(c)}){more}, on {subject.data}"
+
+    def _enough(self, c: Comparison) -> str:
+        """How many rows would have been enough, and if what."""
+        for rows, case in (
+            (c.n_needed, "both are equally good"),
+            (c.n_as_seen, "the difference is what was seen"),
+        ):
+            enough = max(rows or 0, self.min_n)
+            if rows is not None and enough > c.n:
+                return f"; about {enough} rows would be enough if {case}"
+        if c.n < self.min_n:
+            return f"; {self.min_n} rows are the least"
+        return "; more rows are needed to tell it from chance"
 
     def _finding(self, verdict: Verdict, because: str, numbers: tuple[Measurement, ...] = ()) -> Finding:
         return Finding("no_regression", verdict, because, numbers, f"{self.name} margin {self.margin:g}")
+
+
+def _bounds(c: Comparison) -> str:
+    return c.doubt or f"surely above {c.low:.4g} and below {c.high:.4g}"
+
+
+def _how(c: Comparison) -> str:
+    return f"{c.test}, {c.confidence:.0%} each, margin {c.margin:g}, n={c.n}"

@@ -73,7 +73,7 @@ def _quantize(source: Path, target: Path) -> None:
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             prepared, bare = Path(folder) / "prepared.onnx", Path(folder) / "bare.onnx"
             # Symbolic shape inference gives up on classical models and on convolutions; it is not needed
             # here.

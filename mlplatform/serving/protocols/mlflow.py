@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +17,11 @@ import msgspec
 import numpy as np
 
 from mlplatform.domain.bundle import Column
-from mlplatform.serving.decode import RowDecoder, Rows, kind_of
+from mlplatform.serving.bodies import essence_of, parse, text_of
+from mlplatform.serving.calls import Call
+from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.problems import Problem, UnsupportedMediaType
+from mlplatform.serving.values import kind_of
 from mlplatform.stats.batch import Array, Outputs
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -29,7 +31,7 @@ _KNOWN_TYPES = {b"application/json": "json", b"application/json; charset=utf-8":
 _encode = msgspec.json.Encoder().encode
 
 
-class InvocationDecoder:
+class InvocationCodec:
     """Bodies of `/invocations` for one signature."""
 
     def __init__(self, rows: RowDecoder) -> None:
@@ -39,11 +41,19 @@ class InvocationDecoder:
         self._orders: dict[bytes, Array | None] = {}
         """Where the columns stand, by everything that a `dataframe_split` body has before its data."""
 
-    def decode(self, content_type: bytes, body: bytes) -> Rows:
+    def decode(self, call: Call) -> tuple[Rows, None]:
         """Checked rows; Problem says what is wrong."""
-        if (_KNOWN_TYPES.get(content_type) or media_type(content_type)) == "csv":
-            return self._csv(body)
-        return self._quick(body) or self._careful(body)
+        body = call.body
+        if (_KNOWN_TYPES.get(call.content_type) or media_type(call.content_type)) == "csv":
+            return self._csv(body), None
+        return self._quick(body) or self._careful(body), None
+
+    def encode(self, wanted: None, outputs: Outputs, request_id: str) -> tuple[bytes, int]:
+        """The answer, as MLflow's server writes it."""
+        predictions = outputs.predictions
+        if predictions.dtype.kind in "Mm":
+            predictions = predictions.astype(str)
+        return _encode({"predictions": predictions.tolist()}), 0
 
     def _quick(self, body: bytes) -> Rows | None:
         if self._typed is None:
@@ -81,6 +91,8 @@ class InvocationDecoder:
         if names != self._rows.names:
             places = {name: i for i, name in enumerate(names)}
             order = np.array([places[name] for name in self._rows.names])
+        if split.index is not None:
+            return self._rows.matrix(split.data, order) if len(split.index) == len(split.data) else None
         at = body.find(b'"data":')
         if 0 < at < HEAD_BYTES and len(self._orders) < HEADS:
             self._orders[body[:at]] = order
@@ -113,14 +125,19 @@ class InvocationDecoder:
             "index",
         }:
             raise Problem("field 'dataframe_split': expected an object with 'columns' and 'data'")
+        index, data = split.get("index"), split["data"]
+        if index is not None and not (
+            isinstance(index, list) and isinstance(data, list) and len(index) == len(data)
+        ):
+            raise Problem("field 'dataframe_split': expected 'index' as a list with an entry for each row")
         if not isinstance(split["columns"], list):
             raise Problem(f"field 'columns': expected a list of names, got {kind_of(split['columns'])}")
-        return self._rows.rows(split["data"], split["columns"])
+        return self._rows.rows(data, split["columns"])
 
     def _csv(self, body: bytes) -> Rows:
         try:
             header, *lines = [
-                line for line in csv.reader(io.StringIO(_text(body), newline=""), strict=True) if line
+                line for line in csv.reader(io.StringIO(text_of(body), newline=""), strict=True) if line
             ]
         except (csv.Error, ValueError) as error:
             reason = "it has no header" if isinstance(error, ValueError) else str(error)
@@ -133,41 +150,13 @@ class InvocationDecoder:
         return self._rows.rows(rows, header)
 
 
-def encode(outputs: Outputs) -> bytes:
-    """The answer, as MLflow's server writes it."""
-    predictions = outputs.predictions
-    if predictions.dtype.kind in "Mm":
-        predictions = predictions.astype(str)
-    return _encode({"predictions": predictions.tolist()})
-
-
 def media_type(content_type: bytes) -> str:
     """ "json" or "csv"; UnsupportedMediaType names the two that are taken."""
-    essence, _, parameters = content_type.decode("latin-1").lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    if essence.strip() in ("application/json", "text/csv") and charset in ("", "utf-8", "utf8"):
-        return "csv" if essence.strip() == "text/csv" else "json"
+    essence = essence_of(content_type)
+    if essence in ("application/json", "text/csv"):
+        return essence.rpartition("/")[2]
     shown = content_type.decode("latin-1")[:80] or "none"
     raise UnsupportedMediaType(f"content type {shown}: expected application/json or text/csv, in UTF-8")
-
-
-def parse(body: bytes) -> Any:
-    """JSON by the letter: no key twice, no lone surrogates, no infinity. NaN, which pandas writes, is
-    null."""
-    text = _text(body)
-    try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-    except RecursionError:
-        raise Problem("the body is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise Problem(
-            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except ValueError:
-        raise Problem("the body is not JSON: a number has too many digits") from None
-    if "\\ud" in text or "\\uD" in text:
-        _check_surrogates(value)
-    return value
 
 
 def _typed_decoder(names: Sequence[str]) -> Any:
@@ -192,36 +181,6 @@ def _typed_decoder(names: Sequence[str]) -> Any:
         forbid_unknown_fields=True,
     )
     return msgspec.json.Decoder(request).decode
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise Problem(f"the body is not UTF-8: byte {error.start}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise Problem(f"the key {next(n for n in names if names.count(n) > 1)!r} is given twice")
-    return found
-
-
-def _constant(name: str) -> float | None:
-    if name == "NaN":
-        return None
-    raise Problem(
-        f"{name} is not a number in JSON: expected a finite number, or null where a value is missing"
-    )
-
-
-def _check_surrogates(value: Any) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise Problem("the body holds a lone surrogate, which is no character") from None
 
 
 def _csv_value(column: Column | None, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +35,14 @@ class FakeTables:
 
     def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
         return digests.row_digests(columns, inputs)
+
+    def times(self, values: Array) -> Array | None:
+        moments = [_as_us(value) for value in np.asarray(values)]
+        if all(us is None for us in moments):
+            return None
+        missing = np.iinfo(np.int64).min
+        ticks = np.array([missing if us is None else us for us in moments], np.int64)
+        return ticks.astype("datetime64[us]")
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,9 @@ class FakeObservations:
     def pending(self, endpoint: str) -> int:
         place = self._at(endpoint)
         return len(place.labels.keys() - {row.id for row in place.rows})
+
+    def copied(self, endpoint: str, into: Path) -> FakeObservations:
+        return FakeObservations(copy.deepcopy(self.endpoints))
 
     def _at(self, endpoint: str) -> _Endpoint:
         return self.endpoints.setdefault(endpoint, _Endpoint())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.errors import ChildFailed
-from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.stats.batch import Columns, Outputs
 
 Model = Callable[[Columns], Outputs]
@@ -63,7 +63,11 @@ class FakeEvaluator:
 
     def costs(self, bundles: Sequence[Path]) -> list[Cost]:
         models = [self._model(bundle, "measures the cost") for bundle in bundles]
-        return [Cost(model.cpu_us, model.memory_bytes) for model in models]
+        return [Cost(model.cpu_us, model.memory_bytes, (model.cpu_us,) * 15) for model in models]
+
+    def latency(self, bundle: Path) -> Latency:
+        ms = self._model(bundle, "measures the latency of a row").latency_ms
+        return Latency(ms, ms, ms, 1000, 0.0)
 
     def _model(self, bundle: Path, doing: str) -> FakeModel:
         model = self.models.get(bundle, self.default)

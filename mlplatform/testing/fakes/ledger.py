@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import RLock
 
 from mlplatform.domain.canonical import canonical
+from mlplatform.domain.chain import (
+    GENESIS,
+    Beside,
+    Head,
+    Verification,
+    facts,
+    row_of,
+    seal,
+    sealing,
+    verify_chain,
+)
 from mlplatform.domain.ladder import Change, Standings, is_stage, replay, vacating_first
-from mlplatform.domain.ledger import GENESIS, Break, Draft, Entry, find_breaks, seal
+from mlplatform.domain.ledger import Draft, Entry, Kind, concerns, touches
 from mlplatform.domain.version import Version
-from mlplatform.errors import Conflict, IllegalMove, StageConflict, VersionMoved
+from mlplatform.errors import Conflict, StageConflict, VersionMoved
 from mlplatform.ports.clock import Clock
 
 
@@ -35,7 +47,9 @@ class FakeLedger:
     def versions(self, model: str) -> list[Version]:
         return [version for _, version in sorted(self._chain(model).versions.items())]
 
-    def standings(self, model: str) -> Standings:
+    def standings(self, model: str, at: datetime | None = None) -> Standings:
+        if at is not None:
+            return replay(model, (entry.draft.changes for entry in self._past(model, at)))
         return Standings(model, dict(sorted(self._chain(model).places.items())))
 
     def register(self, version: Version, draft: Draft) -> Entry:
@@ -46,7 +60,7 @@ class FakeLedger:
                 return known
             if version.number in chain.versions:
                 raise Conflict(what=f"{version.ref} is registered already")
-            entry = self._write(draft, version.number)
+            entry = self._write(sealing(version, draft), version.number)
             self._chains[draft.model].versions[version.number] = version
             return entry
 
@@ -56,30 +70,61 @@ class FakeLedger:
                 return known
             return self._write(draft)
 
-    def entries(self, model: str, until: datetime | None = None) -> list[Entry]:
-        entries = self._chain(model).entries
-        if until is None:
-            return list(entries)
-        return entries[: max((entry.seq for entry in entries if entry.at <= until), default=0)]
+    def entries(
+        self,
+        model: str,
+        until: datetime | None = None,
+        *,
+        key: str | None = None,
+        kinds: Collection[Kind] = (),
+        version: int | None = None,
+        stage: str | None = None,
+        newest: int | None = None,
+    ) -> list[Entry]:
+        wanted = [
+            entry
+            for entry in self._past(model, until)
+            if (key is None or entry.draft.key == key)
+            and (not kinds or entry.draft.kind in kinds)
+            and (version is None or touches(entry.draft, version))
+            and (stage is None or concerns(entry.draft, stage))
+        ]
+        return wanted if newest is None else wanted[max(len(wanted) - newest, 0) :]
 
-    def breaks(self, model: str) -> list[Break]:
-        chain = self._chain(model)
-        found = find_breaks(model, chain.entries)
-        try:
-            told = replay(model, (entry.draft.changes for entry in chain.entries)).places
-        except IllegalMove as error:
-            return [*found, Break(model, len(chain.entries), f"cannot be replayed: {error}")]
-        if dict(told) != chain.places:
-            found.append(Break(model, len(chain.entries), f"leaves {dict(told)}, stands {chain.places}"))
-        return found
+    def verify(self, model: str | None = None, recorded: Iterable[Head] = ()) -> Verification:
+        heads = {head.model: head for head in recorded if model in (None, head.model)}
+        names = [model] if model is not None else dict.fromkeys((*self.models(), *heads))
+        found = [self._verify(name, heads.get(name)) for name in names]
+        return Verification(
+            sum(one.entries for one in found),
+            tuple(head for one in found for head in one.heads),
+            tuple(broken for one in found for broken in one.breaks),
+        )
 
     def due(self) -> list[tuple[str, int]]:
         seqs = ((model, len(c.entries), c.projected_seq) for model, c in self._chains.items())
         return sorted((model, seq) for model, seq, projected in seqs if seq > projected)
 
+    def told(self, model: str) -> int:
+        return self._chain(model).projected_seq
+
     def done(self, model: str, seq: int) -> None:
         if model in self._chains:
             self._chains[model].projected_seq = max(self._chains[model].projected_seq, seq)
+
+    def _past(self, model: str, until: datetime | None) -> list[Entry]:
+        entries = self._chain(model).entries
+        if until is None:
+            return list(entries)
+        return entries[: max((entry.seq for entry in entries if entry.at <= until), default=0)]
+
+    def _verify(self, model: str, recorded: Head | None) -> Verification:
+        chain = self._chain(model)
+        last = chain.entries[-1] if chain.entries else None
+        end = (last.seq, last.hash) if last else (0, GENESIS)
+        versions = {number: facts(version) for number, version in chain.versions.items()}
+        beside = Beside(end, versions, chain.places)
+        return verify_chain(model, map(row_of, chain.entries), beside, recorded)
 
     def _chain(self, model: str) -> _Chain:
         return self._chains.get(model, _Chain())
@@ -106,7 +151,8 @@ def _known(chain: _Chain, draft: Draft) -> Entry | None:
 
 
 def _demand_first_place(version: Version, draft: Draft) -> None:
-    if not any((c.version, c.origin) == (version.number, None) for c in draft.changes):
+    first = any((c.version, c.origin) == (version.number, None) for c in draft.changes)
+    if (draft.kind, draft.version) != (Kind.REGISTERED, version.number) or not first:
         raise ValueError(f"the first entry of {version.ref} must say where it stands")
 
 

@@ -44,6 +44,10 @@ class FakeEvaluations:
     def latest(self, bundle_digest: str) -> Evaluation | None:
         return _newest([e for e in self._saved.values() if e.bundle_digest == bundle_digest])
 
+    def history(self, bundle_digest: str) -> list[Evaluation]:
+        found = [e for e in self._saved.values() if e.bundle_digest == bundle_digest]
+        return sorted(found, key=lambda e: e.at)
+
 
 class FakeDeployments:
     """Implements Deployments."""

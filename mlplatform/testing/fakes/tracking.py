@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from mlplatform.domain.bundle import Manifest
-from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
-from mlplatform.ports.tracking import Candidate, Card, OutsideView
+from mlplatform.errors import ForgottenModel, NotACandidate, TrainingFailed, UnknownName
+from mlplatform.ports.tracking import Candidate, Card, OutsideView, RunDetails, TaggedApproval
 
 PARTS = ("sample", "holdout", "reference", "trained_on")
 
@@ -25,10 +26,18 @@ class FakeRegistry:
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per model: what somebody sees in MLflow. Tests move them to play an outsider."""
     cards: dict[str, dict[int, Card]] = field(default_factory=dict)
+    approvals: dict[str, set[TaggedApproval]] = field(default_factory=dict)
+    """Per model: tags that somebody wrote on version pages."""
+    edited: dict[str, set[int]] = field(default_factory=dict)
+    """Per model: versions whose card somebody wrote over."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Old name -> the name that somebody gave a model."""
     _ours: dict[str, set[str]] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)
 
-    def create(self, model: str, run_id: str, key: str) -> int:
+    def create(self, model: str, run_id: str, key: str, after: int = 0) -> int:
+        if after and model not in self.keys:
+            raise ForgottenModel(model=model, count=after)
         if self.runs is not None and run_id not in self.runs:
             raise NotACandidate(run_id=run_id, missing="model")
         made = self.keys.setdefault(model, {})
@@ -54,9 +63,43 @@ class FakeRegistry:
         shown.update({name: number for name, number in wanted.items() if number in there})
         self._ours[model] = set(wanted)
         self.cards.setdefault(model, {}).update({n: card for n, card in cards.items() if n in there})
+        self.edited[model] = self.edited.get(model, set()) - set(cards)
 
     def outside(self, model: str) -> OutsideView:
-        return OutsideView(dict(self.aliases.get(model, {})), frozenset(self.keys.get(model, {})))
+        there = frozenset(self.keys.get(model, {}))
+        tagged = [a for a in self.approvals.get(model, ()) if a.version in there]
+        approvals = tuple(sorted(tagged, key=lambda a: (a.version, a.stage)))
+        return OutsideView(
+            dict(self.aliases.get(model, {})),
+            there,
+            approvals,
+            dict(self.keys.get(model, {})),
+            frozenset(self.edited.get(model, ())) & there,
+            model in self.keys,
+            self.renamed.get(model, ""),
+        )
+
+    def aliases_of(self, model: str) -> Mapping[str, int] | None:
+        return dict(self.aliases.get(model, {})) if model in self.keys else None
+
+    def rename(self, old: str, new: str) -> None:
+        if old not in self.keys:
+            return
+        by_model: tuple[dict[str, Any], ...] = (self.keys, self.aliases, self.cards, self._ours, self._last)
+        for held in by_model:
+            if old in held:
+                held[new] = held.pop(old)
+        self.renamed = {was: now for was, now in self.renamed.items() if was != new} | {old: new}
+
+    def tag(self, model: str, number: int, stage: str, reason: str) -> None:
+        """Somebody writes `mlplatform.approve.<stage>` on a version's page; a tag has one value."""
+        others = {a for a in self.approvals.get(model, ()) if (a.version, a.stage) != (number, stage)}
+        self.approvals[model] = others | {TaggedApproval(number, stage, reason)}
+
+    def forget(self, model: str) -> None:
+        """Somebody deletes the registered model in MLflow: its numbers begin again."""
+        for held in (self.keys, self.aliases, self.cards, self._ours, self._last):
+            held.pop(model, None)
 
     def delete(self, model: str, number: int) -> None:
         """Somebody deletes a version in MLflow; its aliases go with it."""
@@ -75,7 +118,10 @@ class FakeRuns:
     runs: dict[str, Candidate] = field(default_factory=dict)
     derived: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Run id -> (parent's run id, bundle digest)."""
-    artifacts: dict[str, list[str]] = field(default_factory=dict)
+    drawn: dict[str, dict[str, tuple[str, dict[str, str]]]] = field(default_factory=dict)
+    """Run id -> folder -> (digest, files)."""
+    states: dict[str, Literal["active", "deleted", "gone"]] = field(default_factory=dict)
+    """Runs that somebody deleted in MLflow."""
 
     def add(self, candidate: Candidate) -> str:
         """A run that somebody logged without us."""
@@ -115,7 +161,26 @@ class FakeRuns:
         self.derived[run_id] = (parent_run_id, manifest.digest)
         return run_id
 
-    def log_artifact(self, run_id: str, path: Path, folder: str) -> None:
+    def lifecycle(self, run_id: str) -> Literal["active", "deleted", "gone"]:
+        known = run_id in self.runs or run_id in self.derived
+        return self.states.get(run_id, "active" if known else "gone")
+
+    def restore(self, run_id: str) -> None:
+        self.states.pop(run_id, None)
+
+    def keep(
+        self, run_id: str, folder: str, digest: str, draw: Callable[[], Mapping[str, str]]
+    ) -> dict[str, str]:
         if run_id not in self.runs and run_id not in self.derived:
             raise UnknownName("run", run_id, self.runs)
-        self.artifacts.setdefault(run_id, []).append(f"{folder}/{path.name}")
+        there = self.drawn.setdefault(run_id, {})
+        if there.get(folder, ("", {}))[0] != digest:
+            there[folder] = digest, dict(draw())
+        return {name: f"{run_id}/{where}/{name}" for where, (_, files) in there.items() for name in files}
+
+    def details(self, run_id: str) -> RunDetails:
+        if run_id in self.derived:
+            return RunDetails({}, {})
+        if run_id not in self.runs:
+            raise UnknownName("run", run_id, self.runs)
+        return RunDetails(dict(self.runs[run_id].parameters), dict(self.runs[run_id].metrics))

@@ -17,6 +17,7 @@ from mlplatform.ports.state import (
     Outbox,
     Retrainings,
     Schedules,
+    Tokens,
     Windows,
 )
 from mlplatform.state.deployments import SqlDeployments
@@ -27,9 +28,11 @@ from mlplatform.state.leases import SqlLeases
 from mlplatform.state.ledger import SqlLedger
 from mlplatform.state.schedules import SqlSchedules
 from mlplatform.state.schema import open_database
+from mlplatform.state.tokens import SqlTokens
 from mlplatform.state.windows import SqlRetrainings, SqlWindows
 from mlplatform.testing.clock import FixedClock
 from mlplatform.testing.fakes import state as fakes
+from mlplatform.testing.fakes.tokens import FakeTokens
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class State:
     leases: Leases
     intents: Intents
     schedules: Schedules
+    tokens: Tokens
 
 
 def fake_state(clock: FixedClock) -> State:
@@ -59,6 +63,7 @@ def fake_state(clock: FixedClock) -> State:
         leases=fakes.FakeLeases(clock),
         intents=fakes.FakeIntents(),
         schedules=fakes.FakeSchedules(clock),
+        tokens=FakeTokens(),
     )
 
 
@@ -75,6 +80,7 @@ def sql_state(database: Database, clock: FixedClock) -> State:
         leases=SqlLeases(database, clock),
         intents=SqlIntents(database),
         schedules=SqlSchedules(database, clock),
+        tokens=SqlTokens(database),
     )
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import mlplatform
 from mlplatform.domain.ladder import CANDIDATE, Change, Ladder
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.rollout import Phase, Rollout
@@ -23,6 +27,7 @@ from mlplatform.state.ledger import SqlLedger
 from mlplatform.state.schedules import SqlSchedules
 from mlplatform.state.schema import current_revision, open_database, upgrade
 
+PROCESSES, ROUNDS = 12, 2
 Attempt = Callable[[], object]
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -35,9 +40,13 @@ class WallClock:
 def promote(database: Database, me: int, number: int, processes: int) -> Attempt:
     """Everybody wants the own version in production and has seen the same incumbent."""
     ledger = SqlLedger(database, WallClock())
-    version = number * processes + me + 1
-    new = Draft("churn", Kind.REGISTERED, version, Actor("os:ada"), "", (Change(version, None, CANDIDATE),))
-    ledger.register(Version("churn", version, "d", "onnx", "r", START, "os:ada", 1), new)
+    first = number * processes + 1
+    if me == 0:  # for all, who wait: registering is not what is raced for
+        for version in range(first, first + processes):
+            changes = (Change(version, None, CANDIDATE),)
+            new = Draft("churn", Kind.REGISTERED, version, Actor("os:ada"), "", changes)
+            ledger.register(Version("churn", version, "d", "onnx", "r", START, "os:ada", 1), new)
+    version = first + me
 
     def prepare() -> Attempt:
         changes = Ladder(("production",)).promotion(ledger.standings("churn"), version, "production")
@@ -128,6 +137,16 @@ def main(what: str, url: str, processes: int, rounds: int) -> None:
         job.join()
     assert [job.exitcode for job in jobs] == [0] * processes
     print(json.dumps(found))
+
+
+def race(what: str, url: str, processes: int = PROCESSES, rounds: int = ROUNDS) -> list[list[object]]:
+    """Run this file as a program; one list of answers per round."""
+    command = [sys.executable, __file__, what, url, str(processes), str(rounds)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlplatform.__file__).parents[1])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 0, ended.stderr
+    answers: list[list[object]] = json.loads(ended.stdout)
+    return answers
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
 
+from mlplatform.domain.chain import GENESIS, Head, Verification, facts
 from mlplatform.domain.ladder import CANDIDATE, REJECTED, RETIRED, Change
-from mlplatform.domain.ledger import GENESIS, Actor, Draft, Kind
+from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.errors import Conflict, StageConflict, VersionMoved
 from mlplatform.testing.clock import START
 
@@ -21,7 +23,7 @@ def test_unknown_model_has_no_versions_no_entries_no_breaks(state):
     assert state.ledger.versions("churn") == []
     assert state.ledger.standings("churn").places == {}
     assert state.ledger.entries("churn") == []
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_registered_version_comes_back_as_it_was_and_stands_where_its_entry_says(state, make):
@@ -56,6 +58,10 @@ def test_registering_a_taken_number_is_a_conflict_and_leaves_no_entry(state, mak
 def test_registration_that_does_not_say_where_the_version_stands_is_our_bug(state, make):
     with pytest.raises(ValueError, match="churn@1"):
         state.ledger.register(make.version(1), note())
+    with pytest.raises(ValueError, match="churn@1"):
+        state.ledger.register(make.version(1), replace(make.registered(1), version=2))
+    with pytest.raises(ValueError, match="churn@1"):
+        state.ledger.register(make.version(1), replace(make.registered(1), kind=Kind.PROMOTED))
     assert state.ledger.models() == []
 
 
@@ -77,7 +83,7 @@ def test_entries_come_back_equal_to_what_was_appended(state, make):
     assert entry.draft == draft
     assert entry.at == START + timedelta(microseconds=123457)
     assert state.ledger.entries("churn")[-1] == entry
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_tuples_in_data_come_back_as_json_knows_them(state):
@@ -96,7 +102,7 @@ def test_times_of_other_zones_are_kept_as_utc(state):
     state.clock.set(START.astimezone(timezone(timedelta(hours=5, minutes=30))))
     assert state.ledger.append(note()).at.utcoffset() == timedelta(0)
     assert state.ledger.entries("churn")[0].at == START
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_time_without_a_zone_is_refused(state):
@@ -124,7 +130,7 @@ def test_a_stage_is_vacated_before_it_is_entered_whatever_the_order(state, make)
     )
     state.ledger.append(Draft("churn", Kind.PROMOTED, 3, ADA, "all move up", changes))
     assert state.ledger.standings("churn").places == {1: RETIRED, 2: "production", 3: "staging"}
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_one_version_may_climb_twice_in_one_entry(state, make):
@@ -132,7 +138,7 @@ def test_one_version_may_climb_twice_in_one_entry(state, make):
     changes = (Change(1, CANDIDATE, "staging"), Change(1, "staging", "production"))
     state.ledger.append(Draft("churn", Kind.PROMOTED, 1, ADA, "both", changes))
     assert state.ledger.standings("churn").places == {1: "production"}
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_stage_that_was_taken_meanwhile_is_a_conflict_that_names_the_holder(state, make):
@@ -221,7 +227,7 @@ def test_with_a_clock_put_back_the_past_is_still_a_beginning_of_the_chain(state)
     state.clock.advance(-50)
     state.ledger.append(note())
     assert [e.seq for e in state.ledger.entries("churn", START + timedelta(seconds=60))] == [1, 2, 3]
-    assert state.ledger.breaks("churn") == []
+    assert state.ledger.verify("churn").holds
 
 
 def test_projections_are_due_until_they_reach_the_newest_entry(state, make):
@@ -229,9 +235,113 @@ def test_projections_are_due_until_they_reach_the_newest_entry(state, make):
     make.register(state.ledger, 1, model="fraud")
     assert state.outbox.due() == [("churn", 1), ("fraud", 1)]
     state.ledger.append(make.promotion(state.ledger, 1))
+    assert state.outbox.told("churn") == 0
     state.outbox.done("churn", 1)
+    assert state.outbox.told("churn") == 1
     assert state.outbox.due() == [("churn", 2), ("fraud", 1)]
     state.outbox.done("churn", 2)
     state.outbox.done("churn", 1)
     state.outbox.done("unknown", 1)
+    assert (state.outbox.told("churn"), state.outbox.told("unknown")) == (2, 0)
     assert state.outbox.due() == [("fraud", 1)]
+
+
+# --- of a long history only what is needed --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def story(state, make):
+    """1 and 2 enter staging, 2 goes on to production, 3 is refused."""
+    make.register(state.ledger, 1, 2, 3)
+    state.ledger.append(make.promotion(state.ledger, 1, key="first"))
+    state.clock.advance(10)
+    state.ledger.append(make.promotion(state.ledger, 2))
+    state.ledger.append(make.promotion(state.ledger, 2, "production"))
+    state.ledger.append(note(stage="production", key="last"))
+    return state.ledger
+
+
+def seqs(entries):
+    return [entry.seq for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("only", "found"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7]),
+        ({"newest": 2}, [6, 7]),
+        ({"newest": 0}, []),
+        ({"newest": 99}, [1, 2, 3, 4, 5, 6, 7]),
+        ({"key": "first"}, [4]),
+        ({"key": "unknown"}, []),
+        ({"kinds": (Kind.REGISTERED,)}, [1, 2, 3]),
+        ({"kinds": {Kind.REFUSED, Kind.PROMOTED}}, [4, 5, 6, 7]),
+        ({"version": 1}, [1, 4, 5, 7]),
+        ({"version": 2}, [2, 5, 6]),
+        ({"version": 9}, []),
+        ({"stage": "staging"}, [4, 5, 6]),
+        ({"stage": "production"}, [6, 7]),
+        ({"stage": "product"}, []),
+        ({"stage": CANDIDATE}, [1, 2, 3, 4, 5]),
+        ({"stage": CANDIDATE.lower()}, []),
+        ({"version": 1, "kinds": (Kind.PROMOTED,)}, [4, 5]),
+        ({"stage": "staging", "newest": 1}, [6]),
+        ({"until": START, "newest": 1}, [4]),
+        ({"until": START, "stage": "staging"}, [4]),
+    ],
+)
+def test_of_a_history_only_what_was_asked_for_oldest_first(story, only, found):
+    assert seqs(story.entries("churn", **only)) == found
+
+
+def test_one_version_is_not_found_by_the_number_of_another(state, make):
+    make.register(state.ledger, 1, 11, 12)
+    assert seqs(state.ledger.entries("churn", version=1)) == [1]
+    assert seqs(state.ledger.entries("churn", version=11)) == [2]
+
+
+def test_text_that_looks_like_a_move_is_none(state, make):
+    make.register(state.ledger, 1)
+    state.ledger.append(note('"target":"staging"', data={"version": 2, "target": "staging"}))
+    assert state.ledger.entries("churn", stage="staging") == []
+
+
+def test_entries_of_another_model_are_not_told(story, make):
+    make.register(story, 1, model="fraud")
+    assert seqs(story.entries("fraud", version=1, newest=5)) == [1]
+    assert seqs(story.entries("fraud", stage="staging")) == []
+
+
+def test_standings_of_a_moment_are_those_that_its_entries_tell(story):
+    assert dict(story.standings("churn", START - timedelta(1)).places) == {}
+    assert dict(story.standings("churn", START).places) == {1: "staging", 2: CANDIDATE, 3: CANDIDATE}
+    assert story.standings("churn", START + timedelta(1)) == story.standings("churn")
+
+
+# --- verifying ------------------------------------------------------------------------------------------------------
+
+
+def test_whole_chains_hold_and_give_their_heads(story, make):
+    make.register(story, 1, model="fraud")
+    found = story.verify()
+    assert (found.holds, found.entries) == (True, 8)
+    assert [(head.model, head.seq) for head in found.heads] == [("churn", 7), ("fraud", 1)]
+    assert found.heads[0].hash == story.entries("churn")[-1].hash
+    assert story.verify("fraud").heads == found.heads[1:]
+    assert story.verify("unknown") == Verification()
+
+
+def test_recorded_heads_are_looked_for_in_their_chains(story, make):
+    early = [Head("churn", e.seq, e.hash) for e in story.entries("churn")][2:3]
+    assert story.verify(None, early).holds
+    other = Head("churn", 3, "0" * 64)
+    assert [(b.model, b.seq) for b in story.verify(None, [other]).breaks] == [("churn", 3)]
+    gone = Head("gone", 4, "0" * 64)
+    assert [(b.model, b.seq) for b in story.verify(None, [*early, gone]).breaks] == [("gone", 0)]
+    assert story.verify("churn", [*early, gone]).holds
+
+
+def test_registration_seals_the_whole_version(state, make):
+    entry = state.ledger.register(make.version(7), make.registered(7, data={"notes": {"saved": 3}}))
+    assert entry.draft.data["notes"] == {"saved": 3}
+    assert entry.draft.data["version"] == facts(make.version(7))

@@ -13,6 +13,7 @@ import pytest
 from mlplatform.domain.ladder import CANDIDATE, REJECTED, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.rollout import Phase, Rollout
+from mlplatform.domain.token import Token
 from mlplatform.errors import LeaseHeld
 from mlplatform.ports.state import Schedule
 from mlplatform.state.deployments import SqlDeployments
@@ -20,6 +21,7 @@ from mlplatform.state.leases import SqlLeases
 from mlplatform.state.ledger import SqlLedger
 from mlplatform.state.schedules import SqlSchedules
 from mlplatform.state.schema import open_database
+from mlplatform.state.tokens import SqlTokens
 from mlplatform.testing.clock import START
 
 ADA = Actor("os:ada")
@@ -111,7 +113,7 @@ def test_entry_is_written_once(database, clock, cut, key):
     cut()
     entry = ledger.append(Draft("churn", Kind.APPROVED, 1, ADA, "yes", key=key))
     assert ledger.entries("churn") == [entry]
-    assert ledger.breaks("churn") == []
+    assert ledger.verify("churn").holds
 
 
 def test_move_that_arrived_is_not_its_own_conflict(database, clock, cut, make):
@@ -184,3 +186,11 @@ def test_rollout_is_opened_once(database, cut):
         Rollout("r1", "churn", 2, "production", "churn", 1, Phase.OPENED, START, "os:ada", "")
     )
     assert deployments.history("churn") == [opened]
+
+
+def test_first_token_that_arrived_is_not_its_own_conflict(database, cut):
+    tokens = SqlTokens(database)
+    token = Token("0123abcd", "ada", ("admin",), START, "os:ada")
+    cut()
+    tokens.add(token, "hash", first=True)
+    assert tokens.all() == [token]

@@ -46,6 +46,14 @@ def test_the_newest_evaluation_counts_and_of_two_at_once_the_later_saved(state):
     assert state.evaluations.latest("b").id == "y"
 
 
+def test_the_history_of_a_bundle_is_its_evaluations_oldest_first(state):
+    for name, data, at in (("z", "d", START), ("y", "d2", START + TINY), ("a", "d3", START)):
+        state.evaluations.save(evaluation(name, data=data, at=at))
+    state.evaluations.save(evaluation("other", bundle="b2"))
+    assert [e.id for e in state.evaluations.history("b")] == ["z", "a", "y"]
+    assert state.evaluations.history("nobody") == []
+
+
 def test_saving_an_evaluation_again_replaces_it(state):
     state.evaluations.save(evaluation("e1"))
     state.evaluations.save(replace(evaluation("e1"), rows=7))

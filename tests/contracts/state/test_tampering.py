@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
+from mlplatform.domain.chain import seal
 from mlplatform.domain.ladder import CANDIDATE, Change
-from mlplatform.domain.ledger import Actor, Draft, Kind, seal
+from mlplatform.domain.ledger import Actor, Draft, Kind
+from mlplatform.state.engine import closing
 from mlplatform.state.ledger import SqlLedger
+from mlplatform.state.schema import open_database
 from mlplatform.state.tables import chains, ledger, versions
 from mlplatform.testing.clock import START
 
@@ -20,12 +25,12 @@ def story(database, clock, make):
     for number in (1, 2, 3):
         clock.advance(1)
         ledger.append(make.promotion(ledger, number, key=f"promote {number}"))
-    assert ledger.breaks("churn") == []
+    assert ledger.verify("churn").holds
     return ledger
 
 
 def first_break(story):
-    found = story.breaks("churn")
+    found = story.verify("churn").breaks
     return found[0].seq, found[0].why
 
 
@@ -65,16 +70,36 @@ def test_edited_changes_are_found(database, story):
 
 @pytest.mark.parametrize(
     ("column", "nonsense"),
-    [("kind", "bogus"), ("data", "{"), ("changes", "[{}]"), ("changes", "7")],
+    [("kind", "bogus"), ("data", "{"), ("data", '{"findings": []}'), ("changes", "[{}]"), ("changes", "7")],
 )
 def test_row_that_cannot_be_read_any_more_is_named_and_hides_no_other(database, story, column, nonsense):
     statement = text(f"UPDATE ledger SET {column} = :nonsense WHERE seq = 3")
     database.write(lambda c: c.execute(statement, {"nonsense": nonsense}))
     database.write(lambda c: c.execute(update(ledger).where(row(5)).values(reason="better")))
-    seq, why = first_break(story)
-    assert seq == 3
-    assert why.startswith("cannot be read")
-    assert (5, "was changed after it was written") in [(b.seq, b.why) for b in story.breaks("churn")]
+    assert first_break(story) == (3, "was changed after it was written")
+    assert (5, "was changed after it was written") in [(b.seq, b.why) for b in story.verify("churn").breaks]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "at = replace(at, ' ', 'T')",
+        "at = rtrim(at, '0')",
+        "data = data || ' '",
+        "verified = 2",
+        "version = 'x'",
+        "reason = CAST(x'c3' AS TEXT)",
+        "reason = x'676f6f64'",
+        "key = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_what_only_sqlite_lets_somebody_write_is_found(sqlite_url, clock, make, change):
+    """Also what would be read as the same value: the column's own bytes decide in which order it is found."""
+    with closing(open_database(sqlite_url)) as database:
+        ledger = SqlLedger(database, clock)
+        make.register(ledger, 1, 2, 3)
+        database.write(lambda c: c.execute(text(f"UPDATE ledger SET {change} WHERE seq = 2")))
+        assert first_break(ledger)[0] == 2
 
 
 def test_deleted_row_is_found_at_its_successor(database, story):
@@ -149,6 +174,68 @@ def test_reordered_rows_are_found(database, story):
     assert first_break(story) == (4, "does not follow the entry before it")
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("digest", "0" * 64), ("author", "os:eve"), ("parent", 1), ("created_at", START + timedelta(1))],
+)
+def test_edited_version_is_found_at_its_registration(database, story, column, value):
+    edit = update(versions).where(versions.c.number == 2).values(**{column: value})
+    database.write(lambda c: c.execute(edit))
+    seq, why = first_break(story)
+    assert seq == 2
+    assert why.startswith(f"registered version 2 with {column}")
+
+
+def test_row_that_was_given_to_another_model_is_missed_here_and_found_there(database, story):
+    database.write(lambda c: c.execute(update(ledger).where(row(6)).values(model="fraud")))
+    found = [(b.model, b.seq, b.why) for b in story.verify().breaks]
+    assert ("fraud", 6, "expected entry 1") in found
+    assert found[0][:2] == ("churn", 5)
+
+
+def test_every_broken_chain_is_named_and_one_model_can_be_looked_at_alone(database, story, make):
+    make.register(story, 1, 2, model="fraud")
+    database.write(lambda c: c.execute(update(ledger).where(ledger.c.seq == 2).values(reason="better")))
+    why = "was changed after it was written"
+    assert [(b.model, b.seq, b.why) for b in story.verify().breaks] == [("churn", 2, why), ("fraud", 2, why)]
+    assert [b.model for b in story.verify("fraud").breaks] == ["fraud"]
+    assert story.verify().entries == 8
+
+
+def test_older_copy_of_every_table_is_found_by_the_heads_that_were_recorded(database, story):
+    older = kept(database)
+    story.append(Draft("churn", Kind.APPROVED, 3, Actor("os:ada"), "fine"))
+    heads = story.verify().heads
+    put_back(database, older)
+    assert story.verify().holds
+    ((seq, why),) = [(b.seq, b.why) for b in story.verify(None, heads).breaks]
+    assert (seq, why[:52]) == (6, "the chain no longer contains the recorded entry 7, h")
+
+
+def test_model_of_which_nothing_is_left_is_found_by_the_heads_that_were_recorded(database, story):
+    heads = story.verify().heads
+    put_back(database, {table: [] for table in (chains, versions, ledger)})
+    assert story.verify().holds
+    (found,) = story.verify(None, heads).breaks
+    assert (found.model, found.seq) == ("churn", 0)
+
+
+def kept(database):
+    return database.read(
+        lambda c: {t: c.execute(select(t)).mappings().all() for t in (chains, versions, ledger)}
+    )
+
+
+def put_back(database, tables):
+    def unit(connection):
+        for table, rows in tables.items():
+            connection.execute(delete(table))
+            for each in rows:
+                connection.execute(insert(table).values(**each))
+
+    database.write(unit)
+
+
 def test_version_moved_past_the_ledger_is_found(database, story):
     moved = update(versions).where(versions.c.number == 2).values(place="production")
     database.write(lambda c: c.execute(moved))
@@ -167,4 +254,4 @@ def test_rewritten_history_that_cannot_have_happened_is_found(database, story):
         connection.execute(update(ledger).where(row(5)).values(changes=changes))
 
     database.write(rewrite)
-    assert any("cannot be replayed" in b.why for b in story.breaks("churn"))
+    assert any("cannot be replayed" in b.why for b in story.verify("churn").breaks)

@@ -8,6 +8,7 @@ import pytest
 
 from mlplatform.config.policy_file import build, load_policy
 from mlplatform.config.policy_schema import policy_schema
+from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.policy import Endpoint, Use
 from mlplatform.errors import BadPolicy, UnknownName, UsageError
 
@@ -96,7 +97,7 @@ steps = ["onnxx"]
 sample = nan
 """
     assert mistakes(write(text)) == [
-        "line 3: colour: unknown key; known: capture, compress, data, ladder, model, reconcile, retrain, stages, watch",
+        "line 3: colour: unknown key; known: capture, compress, data, gc, ladder, model, reconcile, retrain, stages, watch",
         "line 5: data.evaluate.use: unknown value, did you mean 'labelled_window'?",
         'line 5: data.evaluate.max_rows: should be an integer, not "many"',
         "line 6: stages.prodution: unknown stage, did you mean 'production'?",
@@ -194,3 +195,46 @@ def test_every_reference_of_the_schema_leads_somewhere() -> None:
     text = json.dumps(schema)
     wanted = {part.partition('"')[0] for part in text.split("#/$defs/")[1:]}
     assert wanted <= set(schema["$defs"])
+
+
+def test_a_freeze_is_read_as_written_and_shown_so_in_the_schema(write: Any) -> None:
+    text = GOOD.replace(
+        'probation = { lasts = "7d" }',
+        'freeze = [{ cron = "0 18 * * FRI", for = "62h", timezone = "Europe/Berlin" }]',
+    )
+    assert load_policy(write(text)).stage("production").freeze == (
+        Freeze("0 18 * * FRI", "62h", "Europe/Berlin"),
+    )
+    schema = policy_schema()["$defs"]["Freeze"]
+    assert set(schema["properties"]) == {"cron", "for", "timezone"}
+    assert schema["required"] == ["cron", "for"]
+
+
+def test_every_mistake_in_freezes_is_told_at_once(write: Any) -> None:
+    text = """model = "churn"
+ladder = ["staging", "production"]
+[stages.staging]
+freeze = { cron = "0 18 * * FRI", for = "62h" }
+[stages.production]
+freeze = [
+  { cron = "0 18 * * FRI", for = "62h", timezone = "Europe/Berln" },
+  { cron = "0 18 * * FRY", for = "62 hours" },
+  { cron = "0 0 30 2 *", fr = "1h", zone = "UTC" },
+  { cron = "0 0 * * *", for = "0s" },
+  { cron = "0 0 * * *", for = "500d" },
+]
+"""
+    example = "Write minute, hour, day of month, month, day of week: `0 3 * * MON` is every Monday at 3:00."
+    assert mistakes(write(text)) == [
+        'line 4: stages.staging.freeze: should be an array, not {"cron": "0 18 * * FRI", "for": "62h"}',
+        "line 7: stages.production.freeze[0].timezone: there is no time zone named 'Europe/Berln'."
+        " Did you mean 'Europe/Berlin'?",
+        "line 8: stages.production.freeze[1].for: '62 hours' is not a duration; write for example 30s, 10m, 24h, 14d",
+        f"line 8: stages.production.freeze[1].cron: '0 18 * * FRY' is not a schedule: bad day-of-week. {example}",
+        "line 9: stages.production.freeze[2].for: missing",
+        "line 9: stages.production.freeze[2].fr: unknown key, did you mean 'for'?",
+        "line 9: stages.production.freeze[2].zone: unknown key, did you mean 'timezone'?",
+        f"line 9: stages.production.freeze[2].cron: '0 0 30 2 *' is not a schedule: bad day-of-month. {example}",
+        "line 10: stages.production.freeze[3].for: '0s' must be longer than nothing and at most 366d",
+        "line 11: stages.production.freeze[4].for: '500d' must be longer than nothing and at most 366d",
+    ]

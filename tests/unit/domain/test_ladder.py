@@ -51,6 +51,61 @@ def test_illegal_promotion_says_why(place, stage, why):
         LADDER.promotion(standings(v1=place), 1, stage)
 
 
+@pytest.mark.parametrize(
+    ("place", "stage", "next_step"),
+    [
+        (CANDIDATE, "production", "mlplatform promote churn@1 staging --reason"),
+        ("staging", "staging", "mlplatform show churn@1"),
+        ("production", "staging", "mlplatform rollback churn --stage production"),
+        (REJECTED, "staging", "mlplatform train churn"),
+        (ROLLED_BACK, "staging", "mlplatform train churn"),
+        (RETIRED, "staging", "mlplatform rollback churn --stage staging --to 1"),
+        (STANDBY, "production", "mlplatform rollback churn --stage production --to 1"),
+    ],
+)
+def test_illegal_promotion_names_the_next_step(place, stage, next_step):
+    with pytest.raises(IllegalMove) as caught:
+        LADDER.promotion(standings(v1=place), 1, stage)
+    assert next_step in caught.value.next_step
+
+
+@pytest.mark.parametrize("place", [CANDIDATE, STANDBY, "staging", "qa"])
+def test_a_version_that_nobody_needs_retires(place):
+    """From a stage that the policy dropped, too."""
+    assert LADDER.retirement(standings(v1=place), 1, {"production"}) == [Change(1, place, RETIRED)]
+
+
+@pytest.mark.parametrize(
+    ("place", "why", "next_step"),
+    [
+        ("production", "it is live", "mlplatform undeploy churn --stage production"),
+        (RETIRED, "out already", "mlplatform show churn@1"),
+        (REJECTED, "out already", "mlplatform show churn@1"),
+        (ROLLED_BACK, "out already", "mlplatform show churn@1"),
+    ],
+)
+def test_a_version_that_is_live_or_out_does_not_retire(place, why, next_step):
+    with pytest.raises(IllegalMove, match=why) as caught:
+        LADDER.retirement(standings(v1=place), 1, {"production"})
+    assert next_step in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("place", "above"),
+    [
+        (CANDIDATE, ("staging", "production")),
+        ("staging", ("production",)),
+        ("production", ()),
+        ("qa", ("staging", "production")),
+        (RETIRED, ()),
+        (STANDBY, ()),
+        (REJECTED, ()),
+    ],
+)
+def test_stages_that_are_still_ahead(place, above):
+    assert LADDER.above(place) == above
+
+
 def test_version_in_a_stage_that_the_policy_dropped_climbs_from_below():
     assert LADDER.promotion(standings(v1="qa"), 1, "staging") == [Change(1, "qa", "staging")]
     with pytest.raises(IllegalMove, match="next stage is staging"):
@@ -103,7 +158,8 @@ def test_version_that_retired_from_another_stage_cannot_return_to_this_one():
         (("1st",), "lower-case"),
         (("latest",), "reserves"),
         (("v2",), "reserves"),
-        (("pre-prod", "preprod"), "too alike"),
+        (("pre-prod", "preprod"), "'pre-prod' and 'preprod' are too alike"),
+        (("prod-eu", "qa", "prod_eu"), "'prod-eu' and 'prod_eu' are too alike"),
         (("a", "a"), "too alike"),
         (("a" * 64,), "lower-case"),
     ],

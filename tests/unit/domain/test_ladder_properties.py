@@ -19,7 +19,7 @@ from mlplatform.domain.ladder import (
     last_good,
     replay,
 )
-from mlplatform.domain.ledger import Actor, Draft, Kind, find_breaks, tenures
+from mlplatform.domain.ledger import Actor, Draft, Kind, tenures
 from mlplatform.domain.version import Version
 from mlplatform.errors import Conflict, IllegalMove, UnknownName
 from mlplatform.testing.clock import START, FixedClock
@@ -120,7 +120,7 @@ class Platform(RuleBasedStateMachine):
 
     @invariant()
     def the_chain_holds(self):
-        assert self.ledger.breaks("m") == []
+        assert self.ledger.verify("m").holds
         entries = self.ledger.entries("m")
         assert [e.seq for e in entries] == list(range(1, len(entries) + 1))
 
@@ -136,7 +136,8 @@ class Platform(RuleBasedStateMachine):
         for moment in {e.at for e in entries}:
             past = self.ledger.entries("m", moment)
             assert past == entries[: len(past)]
-            assert find_breaks("m", past) == []
+            places = replay("m", (e.draft.changes for e in past)).places
+            assert self.ledger.standings("m", moment).places == places
 
     def _version(self, data):
         return data.draw(st.integers(1, self.numbers)) if self.numbers else 0

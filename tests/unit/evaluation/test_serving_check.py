@@ -82,6 +82,11 @@ def test_a_constant_is_a_problem_unless_the_rows_are_few() -> None:
     assert "same answer" in found(LABELS, Outputs(np.full(20, "no", dtype=object)))
 
 
+def test_rows_that_are_no_numbers_only_when_alone_are_a_problem() -> None:
+    whole, alone = np.arange(5.0), np.full(5, np.nan)
+    assert "5 of 5 rows answer differently alone" in found(VALUE, Outputs(whole), Outputs(alone))
+
+
 def test_rows_that_answer_differently_alone_are_a_problem() -> None:
     whole = healthy()
     assert whole.scores is not None

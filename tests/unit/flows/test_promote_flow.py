@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Data, EvaluateOn, Use
 from mlplatform.domain.verdict import Verdict
-from mlplatform.errors import ChangedBytes, IllegalMove, Refused
-from mlplatform.flows.evaluate import evaluation_rows
-from mlplatform.flows.promote import Wish, approve
+from mlplatform.errors import ChangedBytes, IllegalMove
+from mlplatform.flows.rows import evaluation_rows
 from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, MODEL, Fakes, hours, policy, rows, staging, wanting
 
 EVE = Actor("eve", verified=True)
@@ -97,77 +94,6 @@ def test_a_dry_run_changes_nothing(fakes: Fakes, skill: float) -> None:
     assert outcome.status == ("done" if skill == 1.0 else "refused")
     assert fakes.kinds == ["registered"]
     assert fakes.places == {1: "CANDIDATE"}
-
-
-# --- approvals ------------------------------------------------------------------------------------------------------
-
-
-def test_a_stage_that_wants_approvals_waits_for_enough_people(fakes: Fakes) -> None:
-    given, version = wanting(policy(), 2), fakes.version("run1")
-    for actor in (ADA, ADA):
-        approve(fakes.world, given, Wish(version, "staging", actor, "looks good"))
-    outcome = fakes.promote(given, version, "staging")
-    assert (outcome.status, outcome.because) == ("waiting", "1 of 2 approvals")
-    approve(fakes.world, given, Wish(version, "staging", EVE, "to me too"))
-    assert fakes.promote(given, version, "staging").status == "done"
-    assert fakes.ledger.entries(MODEL)[-1].draft.data["approvals"] == ["ada", "eve"]
-
-
-def test_an_approval_for_another_stage_or_of_the_author_does_not_count(fakes: Fakes) -> None:
-    given, version = wanting(policy(), 1), fakes.version("run1")
-    approve(fakes.world, given, Wish(version, "production", ADA, "later"))
-    approve(fakes.world, given, Wish(version, "staging", Actor("grace", True), "mine"))
-    outcome = fakes.promote(given, version, "staging")
-    assert outcome.status == "waiting"
-    assert outcome.tally is not None
-    assert [why for _, why in outcome.tally.void] == ["the author may not approve"]
-
-
-def test_an_unverified_approval_is_refused_at_once(fakes: Fakes) -> None:
-    version = fakes.version("run1")
-    with pytest.raises(Refused, match="os:mallory is not verified"):
-        approve(fakes.world, wanting(policy(), 1), Wish(version, "staging", Actor("os:mallory"), "trust me"))
-    assert fakes.kinds == ["registered"]
-
-
-def void(fakes: Fakes, given: object, version: object) -> str:
-    outcome = fakes.promote(given, version, "staging")  # type: ignore[arg-type]
-    assert outcome.status == "waiting"
-    assert outcome.tally is not None
-    [(_, why)] = outcome.tally.void
-    return why
-
-
-def test_an_approval_is_void_when_the_evaluation_changed(fakes: Fakes) -> None:
-    """Live labels arrived since: what was approved is not what would be promoted on."""
-    given = wanting(policy(data=Data("y", evaluate=EvaluateOn("labelled_window", min_rows=20))), 1)
-    version = fakes.version("run1")
-    approve(fakes.world, given, Wish(version, "staging", ADA, "good"))
-    fakes.answered(version, 200, 240, hour=0)
-    fakes.observations.ingest("churn")
-    assert void(fakes, given, version) == "the evaluation changed since"
-
-
-def test_an_approval_is_void_when_the_policy_changed(fakes: Fakes) -> None:
-    given, version = wanting(policy(), 1), fakes.version("run1")
-    approve(fakes.world, given, Wish(version, "staging", ADA, "good"))
-    laxer = staging(given, gates=())
-    assert void(fakes, laxer, version) == "the policy changed since"
-
-
-def test_an_approval_is_void_for_other_bytes(fakes: Fakes) -> None:
-    given, version = wanting(policy(), 1), fakes.version("run1")
-    approve(fakes.world, given, Wish(version, "staging", ADA, "good"))
-    other = fakes.version("run2")
-    impostor = replace(other, number=version.number)
-    assert void(fakes, given, impostor) == "the bytes changed since"
-
-
-def test_an_approval_expires(fakes: Fakes) -> None:
-    given, version = wanting(policy(), 1, expires="2d"), fakes.version("run1")
-    approve(fakes.world, given, Wish(version, "staging", ADA, "good"))
-    fakes.clock.advance(3 * 86400)
-    assert void(fakes, given, version) == "it expired after 2d"
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

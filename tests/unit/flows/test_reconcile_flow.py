@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from mlplatform.domain.ladder import RETIRED, STANDBY, Change
+from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.policy import Policy, Reconcile
 from mlplatform.domain.routes import Route, Routes
-from mlplatform.errors import ChangedBytes, LeaseHeld, WorldError
+from mlplatform.errors import ChangedBytes, ForgottenModel, LeaseHeld, WorldError
 from mlplatform.flows.lease import holding, is_held
 from mlplatform.flows.project import project
 from mlplatform.flows.reconcile import differences, reconcile, recover
 from mlplatform.flows.register import register
+from mlplatform.flows.rollback import rollback
 from mlplatform.ports.state import Intent
 from mlplatform.testing.fakes.state import FakeLeases
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
@@ -59,6 +62,9 @@ def test_what_was_lost_on_the_way_stays_due(fakes: Fakes) -> None:
     fakes.version("run1")
 
     class Down:
+        def aliases_of(self, model: str) -> dict[str, int]:
+            return {}
+
         def project(self, *arguments: object) -> None:
             raise WorldError(what="MLflow does not answer")
 
@@ -95,7 +101,7 @@ def test_a_recorded_move_is_one_entry_with_its_changes(two: Fakes) -> None:
     assert two.places == {1: "production", 2: "RETIRED", 3: "staging"}
     entry = two.ledger.entries(MODEL)[-1].draft
     assert (entry.kind.value, entry.version, entry.actor.name) == ("outside_move", 3, "mlflow")
-    assert two.ledger.breaks(MODEL) == []
+    assert two.ledger.verify(MODEL).holds
 
 
 def test_a_recorded_deletion_takes_the_version_out_of_the_stage(two: Fakes) -> None:
@@ -206,3 +212,160 @@ def test_who_waits_says_for_whom_and_gives_up_naming_the_holder(fakes: Fakes) ->
     assert said == ["waiting for elsewhere:1:x, who works on a"]
     fakes.clock.advance(601)
     assert not is_held(leases, "a", fakes.clock.now())
+
+
+# --- what is written over before anybody looked --------------------------------------------------------------------
+
+
+def reasons(fakes: Fakes) -> list[str]:
+    entries = fakes.ledger.entries(MODEL)
+    return [e.draft.reason for e in entries if e.draft.kind is Kind.OUTSIDE_MOVE]
+
+
+def test_a_move_by_hand_is_kept_in_the_ledger_before_another_command_writes_over_it(two: Fakes) -> None:
+    two.version("run3")
+    two.registry.aliases[MODEL]["production"] = 2
+    project(two.world, policy())
+    assert reasons(two) == ["alias production was moved to version 2 in MLflow by somebody; set back"]
+    assert two.registry.outside(MODEL).aliases == {"production": 1, "staging": 2}
+    assert mended_nothing(two)
+
+
+def test_what_we_wrote_ourselves_is_no_move_by_hand(two: Fakes) -> None:
+    third = two.version("run3")
+    two.promote(policy(), third, "staging")
+    rollback(two.world, policy(), "staging", ADA, "back")  # 2 again: MLflow was told of neither
+    two.promote(policy(), two.version("run4"), "staging")
+    project(two.world, policy())
+    assert reasons(two) == []
+
+
+def test_a_projection_that_died_half_way_is_no_move_by_hand(two: Fakes) -> None:
+    two.promote(policy(), two.version("run3"), "staging")
+    two.registry.aliases[MODEL]["staging"] = 3  # written, and then the process died
+    assert told(two) == ["MLflow's alias, tags and cards lag behind the ledger"]
+    project(two.world, policy())
+    assert reasons(two) == []
+
+
+def test_a_move_by_hand_gives_way_to_a_newer_promotion_even_where_moves_are_recorded(two: Fakes) -> None:
+    given = replace(policy(), reconcile=RECORD)
+    two.version("run3")
+    two.registry.aliases[MODEL]["staging"] = 3
+    two.promote(given, two.version("run4"), "staging")
+    project(two.world, given)
+    assert two.places[4] == "staging"
+    [reason] = reasons(two)
+    assert reason.endswith("set back, because staging was changed here meanwhile")
+
+
+def test_a_move_by_hand_is_recorded_by_the_next_command_where_the_policy_says_so(two: Fakes) -> None:
+    given = replace(policy(), reconcile=RECORD)
+    two.version("run3")
+    two.registry.aliases[MODEL]["staging"] = 3
+    project(two.world, given)
+    assert two.places == {1: "production", 2: "RETIRED", 3: "staging"}
+    assert two.registry.outside(MODEL).aliases == {"production": 1, "staging": 3}
+
+
+def test_a_deleted_version_takes_its_alias_along_and_that_is_one_thing_to_tell(two: Fakes) -> None:
+    two.registry.delete(MODEL, 2)
+    two.version("run3")
+    project(two.world, policy())
+    assert reasons(two) == []
+    assert mended(two) == ["version 2 (staging) was deleted in MLflow"]
+
+
+def mended_nothing(fakes: Fakes) -> bool:
+    return reconcile(fakes.world, policy()) == []
+
+
+# --- models, runs and cards -----------------------------------------------------------------------------------------
+
+
+def test_a_deleted_model_is_made_again_with_its_numbers(two: Fakes) -> None:
+    two.version("run3")
+    two.registry.delete(MODEL, 2)
+    mended(two)
+    two.registry.forget(MODEL)
+    with pytest.raises(ForgottenModel, match="no longer knows the registered model churn"):
+        two.version("run5")
+    assert mended(two) == ["the registered model churn was deleted in MLflow"]
+    assert two.registry.outside(MODEL).versions == {1, 2, 3}
+    assert two.registry.outside(MODEL).aliases == {"production": 1, "staging": 2}
+    assert two.version("run4").number == 4
+
+
+def test_a_renamed_model_gets_its_name_back(two: Fakes) -> None:
+    two.registry.rename(MODEL, "other")
+    assert mended(two) == ["the registered model churn was renamed to other in MLflow"]
+    assert two.registry.outside(MODEL).aliases == {"production": 1, "staging": 2}
+
+
+def test_a_renamed_model_is_noted_once_where_moves_are_recorded(two: Fakes) -> None:
+    two.registry.rename(MODEL, "other")
+    given = replace(policy(), reconcile=RECORD)
+    assert mended(two, given) == ["the registered model churn was renamed to other in MLflow"]
+    assert two.registry.outside(MODEL).renamed == "other"
+
+
+def test_a_deleted_run_is_restored_and_a_lost_one_remembered(two: Fakes) -> None:
+    two.runs.states.update(run1="deleted", run2="gone")
+    assert mended(two) == [
+        "run run1 of version 1 (production) was deleted in MLflow",
+        "run run2 of version 2 (staging) was deleted in MLflow",
+    ]
+    assert two.runs.states == {"run2": "gone"}
+
+
+def test_a_deleted_run_is_left_where_moves_are_recorded(two: Fakes) -> None:
+    two.runs.states.update(run1="deleted")
+    mended(two, replace(policy(), reconcile=RECORD))
+    assert two.runs.states == {"run1": "deleted"}
+
+
+def test_an_edited_card_is_written_again(two: Fakes) -> None:
+    two.registry.edited[MODEL] = {1}
+    assert mended(two) == ["the card or our tags of version 1 were edited in MLflow"]
+    assert two.registry.outside(MODEL).edited == frozenset()
+
+
+def test_what_mlflow_made_after_the_registration_was_given_up_is_taken_back(two: Fakes) -> None:
+    assert two.registry.create(MODEL, "slow", "register:churn:slow") == 3
+    two.registry.keys[MODEL][4] = two.registry.keys[MODEL][1]  # a copy that somebody made
+    assert mended(two) == ["version 3 in MLflow was left by a registration that was given up"]
+    assert two.registry.outside(MODEL).versions == {1, 2, 4}
+
+
+def test_a_version_kept_warm_in_vain_is_let_go(fakes: Fakes) -> None:
+    """Whoever retired it died before the server was told."""
+    given = policy()
+    for run in ("run1", "run2"):
+        fakes.live(given, run)
+    out = (Change(1, STANDBY, RETIRED),)
+    fakes.world.ledger.append(Draft(MODEL, Kind.RETIRED, 1, ADA, "not needed", out))
+    project(fakes.world, given)
+    assert mended(fakes, given) == ["endpoint churn keeps version 1 warm, which is out of service"]
+    assert (fakes.served, fakes.warm()) == ([2], [])
+
+
+def test_a_server_that_rejects_what_it_was_told_is_told(two: Fakes) -> None:
+    routes = two.documents.routes("churn")
+    assert routes is not None
+    [worker] = two.documents.workers("churn")
+    rejected = replace(
+        worker, generation=0, rejected=routes.generation, error="churn@1 model.onnx has changed"
+    )
+    two.documents.report("churn", rejected)
+    [what] = told(two)
+    assert "does not serve what it was told: churn@1 model.onnx has changed" in what
+    assert mended(two) == [what]
+
+
+def test_changed_bytes_of_the_way_back_are_told_before_they_are_needed(two: Fakes) -> None:
+    two.promote(policy(), two.version("run3"), "staging")
+    two.spoil(two.ledger.versions(MODEL)[1])
+    assert two.places[2] == "RETIRED"
+    project(two.world, policy())
+    [what] = told(two)
+    assert what.startswith("churn@2 (RETIRED): The bytes of bundle")

@@ -15,7 +15,9 @@ from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Action
 from mlplatform.errors import TrainingFailed
 from mlplatform.flows.monitor import Watched, monitor
-from mlplatform.flows.retrain import bury, left_behind, retrain, settle, unanswered
+from mlplatform.flows.plan import watching
+from mlplatform.flows.retrain import bury, left_behind, past, retrain, settle, unanswered, waiting
+from mlplatform.ports.state import RetrainingRecord
 from mlplatform.ports.tracking import Candidate
 from tests.unit.flows.worlds import MODEL, Fakes, hours, policy, rows
 
@@ -230,3 +232,36 @@ def test_a_retraining_that_died_is_tried_once_more_and_not_for_ever(fakes: Fakes
         assert (unanswered(fakes.world, MODEL) is not None) == again
     trained_with(fakes)
     assert ask(fakes, policy(), 2).permit.allowed, "a death is no loss and starts no cooldown"
+
+
+# --- looking ahead --------------------------------------------------------------------------------------------------
+
+
+def test_looking_ahead_sees_what_monitor_would_see_and_keeps_nothing(fakes: Fakes, live: Version) -> None:
+    fakes.answered(live, 200, 230, hour=0, right=False)
+    planned = watching(fakes.world, policy(), "churn", hours(1))
+    [(_, decision)] = planned.watched.windows
+    assert (planned.watched.ingested.rows, decision.action) == (30, Action.RETRAIN)
+    assert planned.then == ("a challenger would be trained: within cooldown, budget and losses",)
+    assert stored(fakes) == []
+    assert fakes.observations.read("churn").rows == 0
+    assert watch(fakes, until=1).windows[0][1].because == decision.because
+
+
+def test_looking_ahead_tells_of_a_version_that_would_be_taken_back(fakes: Fakes, live: Version) -> None:
+    second = fakes.live(policy(), "run2")
+    fakes.answered(second, 300, 345, hour=0, right=False)
+    planned = watching(fakes.world, policy(), "churn", hours(1))
+    [taken_back] = planned.then
+    assert taken_back.startswith("churn@2 would be taken back: error rate on 45 labelled rows")
+    assert fakes.places[2] == "production"
+
+
+def test_a_challenger_that_met_a_freeze_window_has_not_lost(fakes: Fakes) -> None:
+    record = RetrainingRecord("r1", MODEL, hours(0), "drift", "started", "run1")
+    settled = settle(fakes.world, record, 1, False, "production is frozen until Monday", frozen=True)
+    assert settled.outcome == "waits: production is frozen until Monday"
+    assert waiting(fakes.world, MODEL) == settled
+    assert [r.went_live for r in past([settled])] == [None]
+    fakes.world.retrainings.save(RetrainingRecord("r2", MODEL, hours(1), "drift", "went live: better"))
+    assert waiting(fakes.world, MODEL) is None

@@ -38,6 +38,7 @@ from mlplatform.testing.fakes.state import (
     FakeRetrainings,
     FakeWindows,
 )
+from mlplatform.testing.fakes.tokens import FakeTokens
 from mlplatform.testing.fakes.tracking import FakeRegistry, FakeRuns
 from mlplatform.tracking.card import render_card
 
@@ -119,6 +120,7 @@ class Fakes:
 
     def __post_init__(self) -> None:
         self.ledger = FakeLedger(self.clock)
+        self.tokens = FakeTokens()
         self.runs = FakeRuns(folder=self.folder / "runs")
         self.bundles = FolderBundles(self.folder / "home")
         (self.folder / "work").mkdir()
@@ -132,6 +134,7 @@ class Fakes:
             retrainings=FakeRetrainings(),
             leases=FakeLeases(self.clock),
             intents=FakeIntents(),
+            tokens=self.tokens,
             registry=self.registry,
             runs=self.runs,
             bundles=self.bundles,

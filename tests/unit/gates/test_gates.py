@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from mlplatform.plugins.gates.budget import BudgetGate
 from mlplatform.plugins.gates.metric import MetricGate
 from mlplatform.plugins.gates.no_regression import NoRegressionGate
 from mlplatform.plugins.gates.serving_check import ServingCheckGate
-from mlplatform.ports.evaluation import Cost, ServingReport
+from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.ports.extensions import Subject
 from mlplatform.stats.labels import Answers
 from mlplatform.testing.subjects import awkward_subjects, make_subject
@@ -138,6 +139,60 @@ def test_budget_needs_what_it_limits(subject: Subject) -> None:
     assert BudgetGate(cpu_times_incumbent=5).judge(free).verdict is Verdict.ERROR
     alone = awkward_subjects()["no incumbent"]
     assert BudgetGate(cpu_times_incumbent=1.0).judge(alone).verdict is Verdict.PASS
+
+
+def test_budget_measures_only_what_it_limits() -> None:
+    assert BudgetGate(size_mb=1).needs == frozenset()
+    assert BudgetGate(memory_mb=1).needs == BudgetGate(cpu_us=1).needs == {"cost"}
+    assert BudgetGate(p99_ms=1).needs == {"latency"}
+    assert BudgetGate(p99_ms=1, cpu_times_incumbent=2).needs == {"cost", "latency"}
+
+
+def test_a_ratio_of_cpu_times_has_the_interval_of_its_rounds_and_cannot_tell_when_it_lies_around_the_limit(
+    subject: Subject,
+) -> None:
+    other = Cost(10.0, 1, tuple([10.0] * 15))
+    rounds = tuple(12.0 + step / 10 for step in range(15))
+    rivals = replace(subject, cost=Cost(12.7, 1, rounds), incumbent_cost=other)
+    (number,) = BudgetGate(cpu_times_incumbent=1.5).judge(rivals).measurements
+    assert (number.value, number.low, number.high, number.n) == pytest.approx((1.27, 1.23, 1.31, 15))
+    assert BudgetGate(cpu_times_incumbent=1.32).judge(rivals).verdict is Verdict.PASS
+    assert BudgetGate(cpu_times_incumbent=1.22).judge(rivals).verdict is Verdict.FAIL
+    doubtful = BudgetGate(cpu_times_incumbent=1.27).judge(rivals)
+    assert doubtful.verdict is Verdict.INCONCLUSIVE
+    assert "[1.23, 1.31] over 15, around 1.27" in doubtful.because
+    assert BudgetGate(cpu_us=12.6).judge(rivals).verdict is Verdict.INCONCLUSIVE
+
+
+def test_rounds_that_a_busy_machine_hit_alike_cancel_out(subject: Subject) -> None:
+    noise = tuple(10.0 * (1 + (step % 5)) for step in range(15))
+    rivals = replace(
+        subject,
+        cost=Cost(30.0, 1, tuple(1.2 * n for n in noise)),
+        incumbent_cost=Cost(30.0, 1, noise),
+    )
+    assert BudgetGate(cpu_times_incumbent=1.25).judge(rivals).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("latency", "verdict", "said"),
+    [
+        (Latency(0.8, 0.7, 0.9, 2000, 0.0), Verdict.PASS, "p99_ms is 0.8 [0.7, 0.9] over 2000, within 1"),
+        (Latency(0.8, 0.7, 0.9, 2000, 0.2), Verdict.PASS, "within 1"),
+        (Latency(1.8, 1.7, 1.9, 2000, 0.0), Verdict.FAIL, "above 1"),
+        (Latency(1.8, 1.7, 1.9, 2000, 0.02), Verdict.INCONCLUSIVE, "busy: 2.0% of 2000 calls had to wait"),
+        (Latency(1.0, 0.9, 1.1, 2000, 0.0), Verdict.INCONCLUSIVE, "around 1"),
+        (Latency(0.9, 0.8, math.inf, 90, 0.0), Verdict.INCONCLUSIVE, "90 calls, all there was time for"),
+        (Latency(90.0, 80.0, math.inf, 90, 0.0), Verdict.FAIL, "above 1"),
+        (None, Verdict.ERROR, "p99_ms was not measured"),
+    ],
+)
+def test_a_slow_row_on_a_busy_machine_cannot_be_told_and_a_fast_one_can(
+    subject: Subject, latency: Latency | None, verdict: Verdict, said: str
+) -> None:
+    finding = BudgetGate(p99_ms=1.0).judge(replace(subject, latency=latency))
+    assert finding.verdict is verdict
+    assert said in finding.because
 
 
 def test_serving_check_fails_with_the_problems_it_saw(subject: Subject) -> None:

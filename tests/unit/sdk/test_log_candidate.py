@@ -136,6 +136,36 @@ def test_what_is_logged_can_be_read_back(
     assert set(seen.tolist()) == set(digests.tolist())
 
 
+def test_columns_that_the_model_does_not_see_stay_with_the_holdout(
+    store: Mlflow, frame: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    features, beside = frame[["age", "income"]], frame[["city"]]
+    beside = beside.assign(seen_at=pd.date_range("2026-01-01", periods=ROWS, tz="Europe/Vienna"))
+    model = DecisionTreeClassifier(max_depth=3).fit(features[:CUT], churn[:CUT])
+    run_id = mlplatform.log_candidate(model, **halves(features, churn), context=beside[CUT:])
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert [c.name for c in candidate.inputs] == ["age", "income"]
+    holdout = ParquetTables().read(candidate.holdout)
+    assert list(holdout) == ["age", "income", "city", "seen_at", "target"]
+    assert holdout["city"].tolist() == frame["city"][CUT:].tolist()
+    assert holdout["seen_at"][0] == np.datetime64("2026-03-31T22:00")
+    assert list(ParquetTables().read(candidate.sample)) == ["age", "income"]
+
+
+def test_context_that_does_not_fit_the_holdout_is_refused(frame: pd.DataFrame, churn: np.ndarray) -> None:
+    features = frame[["age", "income"]]
+    model = DecisionTreeClassifier(max_depth=3).fit(features[:CUT], churn[:CUT])
+    wrong: dict[str, Any] = {
+        "context has 120 rows, the holdout 30": frame[["city"]],
+        "context holds age, which the holdout has already": frame[["age"]][CUT:],
+        "context holds target": frame[["city"]][CUT:].rename(columns={"city": "target"}),
+        "context is an array": features[CUT:].to_numpy(),
+    }
+    for what, context in wrong.items():
+        with pytest.raises(UsageError, match=what):
+            mlplatform.log_candidate(model, **halves(features, churn), context=context)
+
+
 def test_requirements_and_example_stand_in_the_model_folder(
     store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
 ) -> None:

@@ -83,7 +83,7 @@ def test_health_tells_what_is_served_and_what_was_rejected(
         app = App(tmp_path)
         await app.start()
         publish((tmp_path / "nowhere", other[1]), generation=2)
-        await app.router.look()
+        await app.plane.router.look()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
             found: dict[str, Any] = (await client.get("/health")).json()
         await app.stop()
@@ -167,7 +167,10 @@ def test_a_model_that_answers_nan_is_an_error_and_counted_as_failure(
     assert good.json() == {"predictions": [0.0]}
     assert bad.status_code == 500
     assert "m@1 answered with a number that is not finite" in bad.json()["message"]
-    assert 'mlplatform_requests_total{model="m",version="1",arm="live",status="500"} 1' in metrics.text
+    assert (
+        'mlplatform_requests_total{model="m",version="1",arm="live",protocol="mlflow",status="500"} 1'
+        in metrics.text
+    )
 
 
 def test_a_missing_value_the_model_cannot_answer_is_the_clients_error(
@@ -246,3 +249,97 @@ def test_labels_that_are_wrong_are_refused_whole(tmp_path: Path, sent: Any, said
     assert answer.status_code == 400
     assert said in answer.json()["message"]
     assert not (tmp_path / "inbox").exists()
+
+
+# --- the Open Inference Protocol ----------------------------------------------------------------------------
+
+INFER = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 3], "data": [1, 2, 3]}]}
+
+
+def test_before_the_first_model_the_protocol_says_so_in_its_own_words(tmp_path: Path) -> None:
+    live, ready, model, infer, document = ask(
+        tmp_path,
+        ("GET", "/v2/health/live", {}),
+        ("GET", "/v2/health/ready", {}),
+        ("GET", "/v2/models/m/ready", {}),
+        ("POST", "/v2/models/m/infer", {"json": INFER}),
+        ("GET", "/openapi.json", {}),
+    )
+    assert (live.status_code, live.json()) == (200, {"live": True})
+    assert (ready.status_code, ready.json()["ready"], ready.json()["status"]) == (503, False, "no model")
+    assert (model.status_code, list(model.json())) == (404, ["error"])
+    assert (infer.status_code, infer.json()) == (503, {"error": "no model is in service yet"})
+    assert "/invocations" not in document.json()["paths"]
+
+
+def test_a_named_model_is_shared_as_the_routes_say_and_a_named_version_is_not(
+    tmp_path: Path, publish: Publish, numeric: Bundle, other: Bundle
+) -> None:
+    publish(numeric, other, standby=(other,))
+    asked = [("POST", "/v2/models/m/infer", {"json": INFER})] * 60
+    versions = [a.json()["model_version"] for a in ask(tmp_path, *asked)]
+    assert 10 < versions.count("1") < 50
+    assert set(versions) == {"1", "2"}
+    first, second, waiting = ask(
+        tmp_path, *(("POST", f"/v2/models/m/versions/{v}/infer", {"json": INFER}) for v in (1, 2, 90))
+    )
+    assert first.headers["mlplatform-model"] == "m@1"
+    assert second.json()["outputs"][0]["data"][0] in (10, 11)
+    assert (waiting.status_code, waiting.json()["error"]) == (
+        404,
+        "version '90' of 'm' is not routed here; there is 1, 2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [
+        (415, {"content": b"{}", "headers": {"content-type": "text/plain"}}),
+        (415, {"json": INFER, "headers": {"content-encoding": "gzip"}}),
+        (413, {"content": bytes(2001)}),
+        (400, {"content": b"{"}),
+        (400, {"json": INFER, "headers": {"inference-header-content-length": "7"}}),
+    ],
+)
+def test_what_is_wrong_with_an_infer_request_has_its_own_status(
+    tmp_path: Path, publish: Publish, numeric: Bundle, status: int, more: dict[str, Any]
+) -> None:
+    publish(numeric)
+    answer = one(tmp_path, "POST", "/v2/models/m/infer", limit=2000, **more)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert "\n" not in answer.text
+    assert len(answer.headers["mlplatform-request-id"]) == 36
+
+
+def test_a_request_that_names_another_method_is_told_which_are_allowed(tmp_path: Path) -> None:
+    infer, labels = ask(tmp_path, ("GET", "/v2/models/m/infer", {}), ("PUT", "/labels", {}))
+    assert (infer.status_code, infer.headers["allow"]) == (405, "POST")
+    assert (labels.status_code, labels.headers["allow"]) == (405, "POST")
+
+
+def test_the_examples_of_the_openapi_document_are_answered(
+    tmp_path: Path, publish: Publish, mixed: Bundle
+) -> None:
+    publish(mixed)
+    (document,) = ask(tmp_path, ("GET", "/openapi.json", {}))
+    asked = [
+        ("POST", path, {"json": operations["post"]["requestBody"]["content"]["application/json"]["example"]})
+        for path, operations in document.json()["paths"].items()
+        if path == "/invocations" or path.endswith("/infer")
+    ]
+    assert len(asked) == 3
+    assert [answer.status_code for answer in ask(tmp_path, *asked)] == [200] * 3
+
+
+# Outside tests it is no error that a float64 is too large for a model of float32.
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_a_value_too_large_for_the_models_own_numbers_is_the_clients_error(
+    tmp_path: Path, publish: Publish, log: Bundle
+) -> None:
+    publish(log)
+    answer = one(tmp_path, "POST", "/invocations", json={"inputs": [[2.0], [1e300]]})
+    assert answer.status_code == 400
+    assert (
+        "column 'x', row 1: expected a number in the range of float, got 1e+300" in answer.json()["message"]
+    )

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplatform.domain.bundle import Column
-from mlplatform.serving.decode import RowDecoder
+from mlplatform.serving.calls import Call
+from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.problems import Problem
-from mlplatform.serving.protocols.mlflow import InvocationDecoder
+from mlplatform.serving.protocols.mlflow import InvocationCodec
 
 JSON, CSV = b"application/json", b"text/csv"
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.5]]
@@ -35,14 +36,18 @@ def body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@pytest.fixture
-def numbers(decoder: RowDecoder) -> InvocationDecoder:
-    return InvocationDecoder(decoder)
+def read(codec: InvocationCodec, content_type: bytes, sent: bytes) -> Rows:
+    return codec.decode(Call(sent, content_type))[0]
 
 
 @pytest.fixture
-def every_type() -> InvocationDecoder:
-    return InvocationDecoder(RowDecoder(EVERY_TYPE))
+def numbers(decoder: RowDecoder) -> InvocationCodec:
+    return InvocationCodec(decoder)
+
+
+@pytest.fixture
+def every_type() -> InvocationCodec:
+    return InvocationCodec(RowDecoder(EVERY_TYPE))
 
 
 @pytest.mark.parametrize(
@@ -65,14 +70,14 @@ def every_type() -> InvocationDecoder:
         (b"text/csv; charset=utf-8", b"a,b,c\n1,2,3\n\n4,5,6.5"),
     ],
 )
-def test_every_form_gives_the_same_rows(numbers: InvocationDecoder, content_type: bytes, sent: bytes) -> None:
-    rows = numbers.decode(content_type, sent)
+def test_every_form_gives_the_same_rows(numbers: InvocationCodec, content_type: bytes, sent: bytes) -> None:
+    rows = read(numbers, content_type, sent)
     assert rows.batch.names == ("a", "b", "c")
     assert rows.batch.as_matrix("float64").tolist() == ROWS
     assert not rows.missing
 
 
-def test_plain_numbers_take_the_way_of_one_matrix(numbers: InvocationDecoder) -> None:
+def test_plain_numbers_take_the_way_of_one_matrix(numbers: InvocationCodec) -> None:
     split = body({"dataframe_split": {"columns": list("bca"), "data": [[2, 3, 1]]}})
     for sent in (
         split,
@@ -80,7 +85,7 @@ def test_plain_numbers_take_the_way_of_one_matrix(numbers: InvocationDecoder) ->
         body({"inputs": ROWS}),
         body({"instances": ROWS}),
     ):
-        assert numbers.decode(JSON, sent).batch.matrix is not None
+        assert read(numbers, JSON, sent).batch.matrix is not None
 
 
 @given(
@@ -91,7 +96,7 @@ def test_plain_numbers_take_the_way_of_one_matrix(numbers: InvocationDecoder) ->
 )
 def test_the_quick_and_the_careful_way_agree(rows: list[list[float]]) -> None:
     decoder = RowDecoder([Column(name, "double") for name in "abc"])
-    quick = InvocationDecoder(decoder).decode(JSON, body({"inputs": rows}))
+    quick = read(InvocationCodec(decoder), JSON, body({"inputs": rows}))
     assert quick.batch.matrix is not None
     careful = decoder.rows(rows)
     assert careful.batch.matrix is None
@@ -102,10 +107,10 @@ SPLIT = b'{"dataframe_split": {"columns": ["c", "a", "b"], "data": %s}}'
 
 
 def test_columns_that_were_seen_before_are_recognised_and_the_rest_is_still_checked(
-    numbers: InvocationDecoder,
+    numbers: InvocationCodec,
 ) -> None:
     for _ in range(3):
-        rows = numbers.decode(JSON, SPLIT % b"[[3, 1, 2]]")
+        rows = read(numbers, JSON, SPLIT % b"[[3, 1, 2]]")
         assert rows.batch.matrix is not None
         assert rows.batch.matrix.tolist() == [[1.0, 2.0, 3.0]]
     wrong = [
@@ -117,19 +122,19 @@ def test_columns_that_were_seen_before_are_recognised_and_the_rest_is_still_chec
     ]
     for sent in (*wrong, (SPLIT % b"[[3, 1, 2]]")[:-1]):
         with pytest.raises(Problem):
-            numbers.decode(JSON, sent)
+            read(numbers, JSON, sent)
 
 
 def test_a_column_may_be_called_data() -> None:
-    decoder = InvocationDecoder(RowDecoder([Column("data", "double"), Column("columns", "double")]))
+    decoder = InvocationCodec(RowDecoder([Column("data", "double"), Column("columns", "double")]))
     sent = b'{"dataframe_split": {"columns": ["columns", "data"], "data": [[1, 2]]}}'
     for _ in range(3):
-        assert decoder.decode(JSON, sent).batch.as_matrix("float64").tolist() == [[2.0, 1.0]]
+        assert read(decoder, JSON, sent).batch.as_matrix("float64").tolist() == [[2.0, 1.0]]
 
 
-def test_values_of_every_type_arrive_as_the_signature_says(every_type: InvocationDecoder) -> None:
-    rows = every_type.decode(
-        JSON, body({"dataframe_records": [GOOD, {**GOOD, "note": "x", "age": 4.0, "bonus": 2}]})
+def test_values_of_every_type_arrive_as_the_signature_says(every_type: InvocationCodec) -> None:
+    rows = read(
+        every_type, JSON, body({"dataframe_records": [GOOD, {**GOOD, "note": "x", "age": 4.0, "bonus": 2}]})
     )
     columns = rows.batch.columns()
     assert columns["amount"].dtype == np.float64
@@ -142,9 +147,9 @@ def test_values_of_every_type_arrive_as_the_signature_says(every_type: Invocatio
     assert np.isnan(columns["bonus"][0])
 
 
-def test_csv_reads_every_type(every_type: InvocationDecoder) -> None:
+def test_csv_reads_every_type(every_type: InvocationCodec) -> None:
     sent = "amount,age,level,vip,city,seen\n1.5,3,-2,true,Wien,2026-01-31T12:00:00Z\n,4,1,0,,\n"
-    columns = every_type.decode(CSV, sent.encode()).batch.columns()
+    columns = read(every_type, CSV, sent.encode()).batch.columns()
     assert columns["age"].tolist() == [3, 4]
     assert columns["vip"].tolist() == [True, False]
     assert columns["city"].tolist() == ["Wien", None]
@@ -153,22 +158,22 @@ def test_csv_reads_every_type(every_type: InvocationDecoder) -> None:
 
 
 @pytest.mark.parametrize("value", [b"null", b"NaN"])
-def test_null_and_nan_in_a_float_column_are_missing_values(numbers: InvocationDecoder, value: bytes) -> None:
-    rows = numbers.decode(JSON, b'{"inputs": [[1, %s, 3]]}' % value)
+def test_null_and_nan_in_a_float_column_are_missing_values(numbers: InvocationCodec, value: bytes) -> None:
+    rows = read(numbers, JSON, b'{"inputs": [[1, %s, 3]]}' % value)
     assert rows.missing
     assert np.isnan(rows.batch.as_matrix("float64")[0, 1])
 
 
-def test_columns_beside_the_features_are_kept_apart(numbers: InvocationDecoder) -> None:
+def test_columns_beside_the_features_are_kept_apart(numbers: InvocationCodec) -> None:
     sent = body({"dataframe_split": {"columns": ["a", "ts", "b", "c"], "data": [[1, "2026", 2, 3]]}})
-    rows = numbers.decode(JSON, sent)
+    rows = read(numbers, JSON, sent)
     assert rows.context == {"ts": ("2026",)}
     assert rows.batch.names == ("a", "b", "c")
 
 
 def test_whole_numbers_beyond_a_float_stay_exact() -> None:
-    decoder = InvocationDecoder(RowDecoder([Column("id", "long")]))
-    assert decoder.decode(JSON, body({"inputs": [[2**53 + 1]]})).batch.columns()["id"].tolist() == [2**53 + 1]
+    decoder = InvocationCodec(RowDecoder([Column("id", "long")]))
+    assert read(decoder, JSON, body({"inputs": [[2**53 + 1]]})).batch.columns()["id"].tolist() == [2**53 + 1]
 
 
 WRONG_BODIES = [
@@ -217,6 +222,11 @@ WRONG_BODIES = [
     (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
     (b'\xef\xbb\xbf{"inputs": [[1,2,3]]}', "not JSON"),
+    (
+        SPLIT[:-2] % b"[[1,2,3]]" + b', "index": "A"}}',
+        "expected 'index' as a list with an entry for each row",
+    ),
+    (SPLIT[:-2] % b"[[1,2,3]]" + b', "index": [1, 2]}}', "expected 'index' as a list"),
     ('{"inputs": [[1,2,3]]}'.encode("utf-16"), "not UTF-8"),
     (b'{"inputs": [[1,2,"\xff"]]}', "not UTF-8"),
     (b'{"dataframe_records": [{"a":1,"b":2,"c":3,"ts":"\\ud800"}]}', "lone surrogate"),
@@ -229,10 +239,10 @@ WRONG_BODIES = [
 
 @pytest.mark.parametrize(("sent", "said"), WRONG_BODIES, ids=[said for _, said in WRONG_BODIES])
 def test_a_wrong_body_is_answered_with_one_line_that_names_it(
-    numbers: InvocationDecoder, sent: bytes, said: str
+    numbers: InvocationCodec, sent: bytes, said: str
 ) -> None:
     with pytest.raises(Problem) as caught:
-        numbers.decode(JSON, sent)
+        read(numbers, JSON, sent)
     assert said in str(caught.value)
     assert caught.value.status == 400
     answer = caught.value.body()
@@ -259,19 +269,19 @@ def test_a_wrong_body_is_answered_with_one_line_that_names_it(
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(
-    every_type: InvocationDecoder, change: dict[str, Any], said: str
+    every_type: InvocationCodec, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(Problem) as caught:
-        every_type.decode(JSON, body({"dataframe_records": [{**GOOD, **change}]}))
+        read(every_type, JSON, body({"dataframe_records": [{**GOOD, **change}]}))
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [2**70, 2**31, 1.5, -(2**31) - 1])
 def test_numbers_outside_a_whole_column_are_refused_on_the_quick_way_too(value: float) -> None:
-    decoder = InvocationDecoder(RowDecoder([Column("n", "integer")]))
-    assert decoder.decode(JSON, b'{"inputs": [[5]]}').batch.matrix is not None
+    decoder = InvocationCodec(RowDecoder([Column("n", "integer")]))
+    assert read(decoder, JSON, b'{"inputs": [[5]]}').batch.matrix is not None
     with pytest.raises(Problem, match="column 'n', row 0"):
-        decoder.decode(JSON, body({"inputs": [[value]]}))
+        read(decoder, JSON, body({"inputs": [[value]]}))
 
 
 @pytest.mark.parametrize(
@@ -292,9 +302,9 @@ def test_numbers_outside_a_whole_column_are_refused_on_the_quick_way_too(value: 
         (b"a,b,c\n1,2,3\x00\n", "column 'c'"),
     ],
 )
-def test_wrong_csv_is_named(numbers: InvocationDecoder, sent: bytes, said: str) -> None:
+def test_wrong_csv_is_named(numbers: InvocationCodec, sent: bytes, said: str) -> None:
     with pytest.raises(Problem) as caught:
-        numbers.decode(CSV, sent)
+        read(numbers, CSV, sent)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -302,18 +312,18 @@ def test_wrong_csv_is_named(numbers: InvocationDecoder, sent: bytes, said: str) 
 @pytest.mark.parametrize(
     "content_type", [b"", b"text/plain", b"application/xml", b"application/json; charset=utf-16"]
 )
-def test_other_content_types_are_refused(numbers: InvocationDecoder, content_type: bytes) -> None:
+def test_other_content_types_are_refused(numbers: InvocationCodec, content_type: bytes) -> None:
     with pytest.raises(Problem, match="application/json or text/csv") as caught:
-        numbers.decode(content_type, b'{"inputs": [[1,2,3]]}')
+        read(numbers, content_type, b'{"inputs": [[1,2,3]]}')
     assert caught.value.status == 415
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_random_bytes_are_rows_or_a_problem_and_nothing_else(sent: bytes) -> None:
-    decoder = InvocationDecoder(RowDecoder([Column("a", "double")]))
+    decoder = InvocationCodec(RowDecoder([Column("a", "double")]))
     for content_type in (JSON, CSV):
         try:
-            assert decoder.decode(content_type, sent).batch.rows > 0
+            assert read(decoder, content_type, sent).batch.rows > 0
         except Problem as problem:
             assert problem.status == 400
 
@@ -325,10 +335,10 @@ def test_random_bytes_are_rows_or_a_problem_and_nothing_else(sent: bytes) -> Non
     max_leaves=12,
 ))  # fmt: skip
 def test_random_json_is_rows_or_a_problem_and_nothing_else(value: Any) -> None:
-    decoder = InvocationDecoder(RowDecoder([Column("a", "double"), Column("b", "string", required=False)]))
+    decoder = InvocationCodec(RowDecoder([Column("a", "double"), Column("b", "string", required=False)]))
     for form in ("inputs", "instances", "dataframe_records", "dataframe_split"):
         try:
-            rows = decoder.decode(JSON, body({form: value}))
+            rows = read(decoder, JSON, body({form: value}))
             assert rows.batch.rows > 0
             assert not np.isinf(rows.batch.columns()["a"]).any()
         except Problem as problem:

@@ -22,12 +22,12 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 def busy() -> Metrics:
     metrics = Metrics()
-    series = metrics.series("digits", "2", "live")
+    series = metrics.series("digits", "2", "live", "v2")
     for seconds in (0.00005, 0.0004, 0.3, 99.0):
         series.count(200, seconds)
     series.count(400, 0.001)
     series.count(500, 0.001)
-    metrics.series().count(503, 0.001)
+    metrics.series(protocol="v2").count(503, 0.001)
     metrics.captured_rows = 4
     metrics.drop("full", 3)
     metrics.generation, metrics.swap_failures = 7, 2
@@ -36,9 +36,9 @@ def busy() -> Metrics:
 
 def test_counters_and_labels_read_as_prometheus_does() -> None:
     found = samples(busy())
-    assert found[("mlplatform_requests_total", "2", "200", "digits", "live")] == 4
-    assert found[("mlplatform_requests_total", "2", "500", "digits", "live")] == 1
-    assert found[("mlplatform_requests_total", "", "", "", "503")] == 1
+    assert found[("mlplatform_requests_total", "2", "200", "digits", "live", "v2")] == 4
+    assert found[("mlplatform_requests_total", "2", "500", "digits", "live", "v2")] == 1
+    assert found[("mlplatform_requests_total", "", "", "", "503", "v2")] == 1
     assert found[("mlplatform_captured_rows_total",)] == 4
     assert found[("mlplatform_dropped_rows_total", "full")] == 3
     assert found[("mlplatform_dropped_rows_total", "disk")] == 0
@@ -49,11 +49,11 @@ def test_counters_and_labels_read_as_prometheus_does() -> None:
 def test_the_histogram_is_cumulative_and_complete() -> None:
     found = samples(busy())
     name = "mlplatform_request_duration_seconds"
-    assert found[(f"{name}_bucket", "0.0001", "2", "digits", "live")] == 1
-    assert found[(f"{name}_bucket", "0.0005", "2", "digits", "live")] == 2
-    assert found[(f"{name}_bucket", "+Inf", "2", "digits", "live")] == 6
-    assert found[(f"{name}_count", "2", "digits", "live")] == 6
-    assert 99.3 < found[(f"{name}_sum", "2", "digits", "live")] < 99.4
+    assert found[(f"{name}_bucket", "0.0001", "2", "digits", "live", "v2")] == 1
+    assert found[(f"{name}_bucket", "0.0005", "2", "digits", "live", "v2")] == 2
+    assert found[(f"{name}_bucket", "+Inf", "2", "digits", "live", "v2")] == 6
+    assert found[(f"{name}_count", "2", "digits", "live", "v2")] == 6
+    assert 99.3 < found[(f"{name}_sum", "2", "digits", "live", "v2")] < 99.4
 
 
 def test_names_with_quotes_and_newlines_are_escaped() -> None:
@@ -68,7 +68,7 @@ def test_the_counters_of_all_workers_are_added_and_damaged_files_left_out(tmp_pa
     (tmp_path / "2.metrics").write_text('{"series": ')
     (tmp_path / "3.metrics").write_text("{}")
     found = samples(total(busy(), sorted(tmp_path.glob("*.metrics"))))
-    assert found[("mlplatform_requests_total", "2", "200", "digits", "live")] == 8
+    assert found[("mlplatform_requests_total", "2", "200", "digits", "live", "v2")] == 8
     assert found[("mlplatform_dropped_rows_total", "full")] == 6
     assert found[("mlplatform_routes_generation",)] == 7
 

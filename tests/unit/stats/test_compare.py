@@ -9,19 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import gammaln
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.stats.compare import (
-    Comparison,
-    delong,
-    mcnemar,
-    no_worse,
-    paired,
-    paired_bootstrap,
-    tango_z,
-)
+from mlplatform.stats.auc import binary_auc
+from mlplatform.stats.compare import Comparison, delong, mcnemar, no_worse, paired, paired_bootstrap
 from mlplatform.stats.labels import Answers
+from mlplatform.stats.mcnemar import mcnemar_p, tango_z
+from mlplatform.stats.metrics import METRICS
+from mlplatform.stats.skewed import reach
 
 
 def pass_rate(n: int, discordant: float, margin: float) -> float:
@@ -62,7 +59,6 @@ def test_a_much_worse_candidate_fails() -> None:
     old, new = np.ones(200, bool), np.arange(200) % 2 == 0
     comparison = mcnemar(old, new, margin=0.05)
     assert no_worse(comparison) == "fail"
-    assert comparison.p_value > 0.99
 
 
 @settings(max_examples=100, deadline=None)
@@ -73,17 +69,32 @@ def test_swapping_the_models_mirrors_the_comparison(pairs, margin) -> None:
     assert there.estimate == -back.estimate
     assert there.low == pytest.approx(-back.high)
     assert there.low <= there.estimate <= there.high
-    assert (there.p_value < 0.05) == (there.low > -margin) or there.p_value == pytest.approx(0.05, abs=1e-6)
 
 
-def test_p_value_and_bound_agree_at_margin_zero() -> None:
+def test_at_margin_zero_the_bound_excludes_it_just_when_mcnemars_test_does() -> None:
+    assert (mcnemar_p(5, 0), mcnemar_p(4, 0)) == (pytest.approx(1 / 32), pytest.approx(1 / 16))
     old, new = np.zeros(40, bool), np.zeros(40, bool)
     new[:5] = True
-    sure = mcnemar(old, new)
+    assert mcnemar(old, new).low > 0
     new[4] = False
-    unsure = mcnemar(old, new)
-    assert (sure.p_value, unsure.p_value) == (pytest.approx(1 / 32), pytest.approx(1 / 16))
-    assert sure.low > 0 >= unsure.low
+    assert mcnemar(old, new).low <= 0
+
+
+def test_mcnemar_is_exact_for_few_discordant_rows_and_mid_p_for_many() -> None:
+    # scipy.stats.binomtest(15, 20, alternative="greater") and the mid-p of 20 of 30
+    assert mcnemar_p(15, 5) == pytest.approx(0.0206947, abs=1e-6)
+    assert mcnemar_p(20, 10) == pytest.approx(0.0493686 - 0.0279816 / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+@pytest.mark.parametrize("discordant", [0.05, 0.3, 0.9])
+def test_equal_models_are_called_better_by_mcnemar_at_most_six_percent(n, discordant) -> None:
+    """Exactly, over every number of discordant rows and of gains."""
+    rate = 0.0
+    for rows in range(n + 1):
+        passing = [g for g in range(rows + 1) if mcnemar_p(g, rows - g) <= 0.05]
+        rate += binom.pmf(rows, n, discordant) * binom.pmf(passing, rows, 0.5).sum()
+    assert rate <= 0.06
 
 
 def test_rows_needed_are_enough_for_equal_models() -> None:
@@ -121,10 +132,13 @@ def test_delong_estimates_the_difference_of_the_areas_ties_included(rows) -> Non
 
 def test_delong_variance_is_that_of_a_simulation() -> None:
     rng = np.random.default_rng(2)
-    found = [delong(*scored(200, rng, 0.3, 0.8)) for _ in range(400)]
-    spread = np.std([item.estimate for item in found])
-    claimed = np.mean([(item.high - item.low) / (2 * 1.655) for item in found])
-    assert claimed == pytest.approx(spread, rel=0.12)
+    found, variances = [], []
+    for _ in range(400):
+        y, old, new = scored(200, rng, 0.3, 0.8)
+        areas = [binary_auc(y == 1, scores) for scores in (old, new)]
+        found.append(areas[1].value - areas[0].value)
+        variances.append(((areas[1].influence - areas[0].influence) ** 2).sum())
+    assert math.sqrt(np.mean(variances)) == pytest.approx(np.std(found), rel=0.12)
 
 
 @pytest.mark.parametrize(("n", "positives"), [(30, 0.5), (30, 0.1), (300, 0.1)])
@@ -206,6 +220,77 @@ def test_a_bootstrap_of_any_function_agrees_with_the_named_metric() -> None:
     assert free.high == pytest.approx(named.high, abs=0.01)
 
 
+BINARY = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "brier"]
+
+
+def same_answers(metric: str, n: int):
+    rng = np.random.default_rng(10)
+    y = np.arange(n) % 2
+    p = np.clip(0.5 + (y - 0.5) * 0.6 + rng.standard_normal(n) * 0.2, 0.02, 0.98)
+    if metric in BINARY:
+        return y, Answers((p > 0.5).astype(int), np.column_stack([1 - p, p]))
+    return y + rng.standard_normal(n), Answers(p)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", [30, 300, 3_000])
+def test_identical_answers_are_never_better_and_as_good_once_there_are_rows(metric, n) -> None:
+    y, answers = same_answers(metric, n)
+    comparison = paired(metric, y, answers, answers, margin=0.05)
+    assert comparison.estimate == 0 and no_worse(comparison, margin=0.0) != "pass"
+    assert no_worse(paired(metric, y, answers, answers)) == "inconclusive"
+    if n >= 300:
+        assert no_worse(comparison) == "pass"
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1", "auc", "log_loss", "brier"])
+def test_few_positives_are_no_verdict_and_it_says_how_many_rows_would_hold_enough(metric) -> None:
+    y = (np.arange(200) < 4).astype(int)
+    p = np.where(y == 1, 0.9, 0.1)
+    worse = Answers((p < 0.5).astype(int), np.column_stack([p, 1 - p]))
+    answers = Answers((p > 0.5).astype(int), np.column_stack([1 - p, p]))
+    comparison = paired(metric, y, answers, worse, margin=0.05)
+    assert no_worse(comparison) == "inconclusive"
+    assert comparison.estimate < -0.5
+    assert "the rarer class has 4 rows, and 5 are wanted" in comparison.doubt
+    assert comparison.n_needed is not None and comparison.n_needed >= 400
+
+
+def test_one_row_that_outweighs_all_others_is_no_verdict() -> None:
+    rng = np.random.default_rng(11)
+    y = rng.standard_normal(500)
+    old, new = (Answers(y + rng.standard_normal(500)) for _ in range(2))
+    assert no_worse(paired("mae", y, old, new, margin=0.5)) == "pass"
+    new.labels[7] += 400.0
+    comparison = paired("mae", y, old, new, margin=0.5)
+    assert no_worse(comparison) == "inconclusive"
+    assert comparison.doubt.startswith("few rows carry the difference: as if 1.0 of 500, and 20.0 are wanted")
+    free = paired_bootstrap(
+        lambda truth, values, scores: float(np.abs(truth - values).mean()),
+        y, old, new, higher_is_better=False, margin=0.5, resamples=50,
+    )  # fmt: skip
+    assert no_worse(free) == "inconclusive"
+
+
+def test_a_few_differences_far_below_the_margin_are_judged() -> None:
+    rng = np.random.default_rng(12)
+    y = rng.standard_normal(500)
+    old = Answers(y + rng.standard_normal(500))
+    new = Answers(old.labels.copy())
+    new.labels[:3] += 0.04
+    assert no_worse(paired("mae", y, old, new, margin=0.5)) == "pass"
+
+
+def test_bounds_equal_students_t_when_nothing_is_skewed() -> None:
+    assert reach(0.0, 9.0, 0.95) == pytest.approx(1.8331129)  # scipy.stats.t.ppf(0.95, 9)
+    assert reach(-1e-5, 9.0, 0.95) == pytest.approx(reach(0.0, 9.0, 0.95), abs=1e-4)
+    # Hall's transformation of the bound is t again
+    for skewness in (-0.8, -0.3, 0.2):
+        at = reach(skewness, 40.0, 0.95)
+        back = at + skewness * (at**2 / 3 + 1 / 6) + skewness**2 * at**3 / 27
+        assert back == pytest.approx(reach(0.0, 40.0, 0.95))
+
+
 def test_hundreds_of_classes_are_compared_within_memory() -> None:
     rng = np.random.default_rng(8)
     y = rng.integers(0, 900, 6_000)
@@ -232,7 +317,7 @@ def test_answers_to_other_rows_are_refused() -> None:
 
 def test_the_three_verdicts() -> None:
     def of(low: float, high: float) -> Comparison:
-        return Comparison((low + high) / 2, low, high, 0.95, 100, "tango", 0.5, None, 0.02)
+        return Comparison((low + high) / 2, low, high, 0.95, 100, "tango", margin=0.02)
 
     assert no_worse(of(-0.01, 0.03)) == "pass"
     assert no_worse(of(-0.06, -0.03)) == "fail"

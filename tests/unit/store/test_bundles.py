@@ -135,6 +135,41 @@ def test_evidence_is_beside_the_bundle_and_not_part_of_it(bundles: FolderBundles
     bundles.verify(digest)
 
 
+def test_evidence_comes_whole_and_replaces_what_was_there(bundles: FolderBundles) -> None:
+    digest = freeze(bundles).digest
+    for content in (b"old", b"new"):
+        with bundles.stage() as staged:
+            (staged / "holdout.parquet").write_bytes(content)
+            place = bundles.keep(digest, staged / "holdout.parquet")
+            assert list(staged.iterdir()) == []
+        assert place == bundles.evidence(digest) / "holdout.parquet"
+        assert place.read_bytes() == content
+
+
+def test_a_folder_that_nobody_may_enter_is_removed(bundles: FolderBundles) -> None:
+    """Staged folders are lent to sandboxed models, which may do what they like there."""
+    with bundles.stage() as staged:
+        (staged / "a" / "b").mkdir(parents=True)
+        (staged / "a").chmod(0)
+    assert not staged.exists()
+
+
+def test_what_is_stored_is_listed_with_its_size_and_removed_in_one_step(bundles: FolderBundles) -> None:
+    digest = freeze(bundles).digest
+    for name in ("holdout.parquet", "evaluation-1.npz"):
+        (bundles.evidence(digest) / name).write_bytes(b"12345")
+    stored = bundles.stored()
+    assert [s.name for s in stored] == ["", "evaluation-1.npz", "holdout.parquet"]
+    folder = bundles.path(digest)
+    assert stored[0].size_bytes == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert stored[1].size_bytes == 5
+    for item in stored:
+        bundles.remove(item.digest, item.name)
+        bundles.remove(item.digest, item.name)
+    assert bundles.stored() == [] and not (bundles.root / "evidence" / digest).exists()
+    assert list((bundles.root / "staging").iterdir()) == []
+
+
 def die_while_staging(root: Path) -> None:
     context = FolderBundles(root).stage()
     fill(context.__enter__())

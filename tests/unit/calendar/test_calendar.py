@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlplatform.calendar import check_cron, newest_due, next_due
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.jobs.schedule import check_cron, newest_due, next_due
 from mlplatform.ports.state import Schedule
 
 SPRING, AUTUMN = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)

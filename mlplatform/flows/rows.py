@@ -1,0 +1,140 @@
+"""The rows that candidate and incumbent answer: where they come from, which are left out, and which these are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import numpy as np
+
+from mlplatform.domain.canonical import digest
+from mlplatform.domain.duration import duration
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.version import Version
+from mlplatform.errors import UsageError
+from mlplatform.flows.world import World
+from mlplatform.stats.batch import Array, Columns, take
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of an evaluation, frozen by digest."""
+
+    columns: Columns
+    truth: Array
+    digest: str
+    source: str
+    offered: int
+    """Rows before any were left out."""
+    seen_in_training: int
+    """Of these, rows that the version was trained on."""
+    seen_by_incumbent: int
+    """Of these, rows that only the incumbent was trained on."""
+    newest: datetime | None
+    """Time of the newest row; None where rows have no time."""
+
+    @property
+    def seed(self) -> int:
+        return int(self.digest[:8], 16)
+
+
+def evaluation_rows(world: World, policy: Policy, version: Version, incumbent: Version | None) -> Rows:
+    """The policy's rows, without those that either model was trained on."""
+    if policy.data.evaluate.use == "labelled_window" and (
+        rows := _labelled(world, policy, version, incumbent)
+    ):
+        return rows
+    source = world.bundles.evidence(version.digest) / "holdout.parquet"
+    table = world.tables.read(source)
+    truth = table.pop(world.bundles.manifest(version.digest).task.target)
+    times = world.tables.times(table[policy.data.time]) if policy.data.time in table else None
+    offered = _Offered(table, truth, times, f"holdout of run {version.run_id[:8]}")
+    return _unseen(world, policy, version, incumbent, offered)
+
+
+def labelled_window(
+    world: World, policy: Policy, endpoint: str, until: datetime | None
+) -> tuple[datetime, datetime] | None:
+    """The newest stretch of labelled rows that evaluations use: its start and its newest row's time."""
+    observed = world.observations.read(endpoint, None, until, policy.data.time, labelled=True)
+    if observed.rows == 0:
+        return None
+    times = observed.times
+    rows = min(len(times), max(policy.data.evaluate.min_rows, 1))
+    newest = _moment(times[-1])
+    start = min(newest - duration(policy.data.evaluate.last), _moment(times[-rows]))
+    return start, newest
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """Rows before any were left out. `times`: datetime64 with NaT, or None where rows have no time."""
+
+    columns: Columns
+    truth: Array
+    times: Array | None
+    source: str
+
+
+def _labelled(world: World, policy: Policy, version: Version, incumbent: Version | None) -> Rows | None:
+    """The newest labelled live rows, or None when there are fewer than the policy wants."""
+    stage = policy.live_stage
+    endpoint = policy.stage(stage).endpoint if stage else None
+    if endpoint is None:
+        return None
+    window = labelled_window(world, policy, endpoint.name, None)
+    if window is None:
+        return None
+    start, end = window
+    observed = world.observations.read(endpoint.name, start, None, policy.data.time, labelled=True)
+    source = f"{observed.rows} labelled rows {start:%Y-%m-%d %H:%M} .. {end:%Y-%m-%d %H:%M}"
+    offered = _Offered(observed.columns, observed.truth, observed.times, source)
+    rows = _unseen(world, policy, version, incumbent, offered)
+    return rows if len(rows.truth) >= policy.data.evaluate.min_rows else None
+
+
+def _unseen(
+    world: World, policy: Policy, version: Version, incumbent: Version | None, offered: _Offered
+) -> Rows:
+    """Leave out rows that a version was trained on, keep at most `max_rows`, and digest what is left."""
+    rows = world.tables.row_digests(offered.columns, world.bundles.manifest(version.digest).inputs)
+    own, others = (_trained_on(world, v, offered.columns) for v in (version, incumbent))
+    keep = np.flatnonzero(~(own | others))[-policy.data.evaluate.max_rows :]
+    truth = offered.truth[keep]
+    name = sha256(rows[keep].tobytes() + digest([str(t) for t in truth]).encode()).hexdigest()
+    dropped = int((own | others).sum())
+    return Rows(
+        columns=take(offered.columns, keep),
+        truth=truth,
+        digest=name,
+        source=offered.source + (f", {dropped} seen in training left out" if dropped else ""),
+        offered=len(rows),
+        seen_in_training=int(own.sum()),
+        seen_by_incumbent=int((others & ~own).sum()),
+        newest=None if offered.times is None else _newest(offered.times[keep]),
+    )
+
+
+def _trained_on(world: World, version: Version | None, columns: Columns) -> Array:
+    """Which rows, by the digests of its own inputs, a version was trained on."""
+    none = np.zeros(len(next(iter(columns.values()), ())), np.bool_)
+    if version is None:
+        return none
+    seen = np.load(world.bundles.evidence(version.digest) / "trained_on.npy", allow_pickle=False)
+    try:
+        rows = world.tables.row_digests(columns, world.bundles.manifest(version.digest).inputs)
+    except UsageError:  # an incumbent of other columns, which cannot answer these rows either
+        return none
+    return np.isin(rows, seen)
+
+
+def _newest(times: Array) -> datetime | None:
+    known = times[~np.isnat(times)]
+    return _moment(known.max()) if len(known) else None
+
+
+def _moment(value: np.datetime64) -> datetime:
+    """numpy's UTC time as Python's, with its zone."""
+    result: datetime = value.astype("datetime64[us]").item()
+    return result.replace(tzinfo=UTC)

@@ -1,0 +1,110 @@
+"""What a server answers to GET: health, metadata, metrics, OpenAPI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlplatform.serving import metrics as prometheus
+from mlplatform.serving.dataplane import DataPlane
+from mlplatform.serving.openapi import document
+from mlplatform.serving.paths import Place
+from mlplatform.serving.predictor import Arm, Table
+from mlplatform.serving.protocols.tensors import COLUMN_DATATYPES
+
+JSON = b"application/json"
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class Page(NamedTuple):
+    content: bytes
+    content_type: bytes = JSON
+    status: int = 200
+
+
+class Pages:
+    """The pages of one worker; `others` lists the counters of the other workers."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._described: tuple[Table | None, bytes] = (None, b"")
+
+    def get(self, place: Place, others: Iterable[Path]) -> Page:
+        """A page that exists; NotThere for a model that is not routed."""
+        match place.page:
+            case "/ping":
+                return Page(b"\n", _TEXT)
+            case "/health":
+                return self._health({})
+            case "/version":
+                return Page(installed_version().encode(), _TEXT)
+            case "/metrics":
+                counters = prometheus.total(self._plane.metrics, others)
+                return Page(prometheus.exposition(counters), prometheus.CONTENT_TYPE)
+            case "/openapi.json":
+                return Page(self._openapi())
+            case _:
+                return self._v2(place)
+
+    def _v2(self, place: Place) -> Page:
+        match place.page:
+            case "/v2":
+                return _json(
+                    {
+                        "name": "mlplatform",
+                        "version": installed_version(),
+                        "extensions": ["binary_tensor_data"],
+                    }
+                )
+            case "/v2/health/live":
+                return _json({"live": True})
+            case "/v2/health/ready":
+                return self._health({"ready": bool(self._plane.router.table.arms)})
+        arms = self._plane.router.table.named(place.model, place.version)
+        if place.page == "ready":
+            return _json({"name": place.model, "ready": True})
+        return _json(metadata(arms))
+
+    def _health(self, more: dict[str, Any]) -> Page:
+        ready = bool(self._plane.router.table.arms)
+        return _json({**more, **self._plane.health()}, 200 if ready else 503)
+
+    def _openapi(self) -> bytes:
+        table = self._plane.router.table
+        if self._described[0] is not table:
+            self._described = (table, json.dumps(document(table, installed_version())).encode())
+        return self._described[1]
+
+
+def metadata(arms: Iterable[Arm]) -> dict[str, Any]:
+    """A model as the Open Inference Protocol describes it: inputs of the version with the largest share."""
+    arms = tuple(arms)
+    arm = max(arms, key=lambda arm: arm.route.share)
+    inputs = [
+        {"name": column.name, "datatype": COLUMN_DATATYPES[column.dtype], "shape": [-1]}
+        for column in arm.bundle.manifest.inputs
+    ]
+    outputs = [
+        {"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape[1:]]} for o in arm.bundle.outputs
+    ]
+    return {
+        "name": arm.route.model,
+        "versions": sorted({str(arm.route.version) for arm in arms}, key=int),
+        "platform": f"mlplatform_{arm.bundle.manifest.runtime}",
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def installed_version() -> str:
+    try:
+        return version("mlplatform")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Page:
+    return Page(json.dumps(content).encode(), status=status)

@@ -1,0 +1,338 @@
+"""The same requests to `mlflow models serve` and to our server: the same answers and status codes over all types of
+columns and forms of bodies; where they differ, it is written down why. MLflow's own client is answered too.
+
+Both serve a model whose answer is its row as text, so that a value that was read differently shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import uvicorn
+
+from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.domain.routes import CaptureRule, Route
+from mlplatform.serving.app import App
+from mlplatform.serving.predictor import Arm, LoadedBundle, Table
+from mlplatform.stats.batch import Batch, Outputs
+
+SECONDS = 120.0
+COLUMNS = (
+    Column("flag", "boolean"),
+    Column("level", "integer"),
+    Column("age", "long"),
+    Column("rate", "float"),
+    Column("amount", "double"),
+    Column("city", "string"),
+    Column("seen", "datetime", required=False),
+    Column("note", "string", required=False),
+    Column("bonus", "double", required=False),
+)
+MODEL = """
+import mlflow, numpy as np, pandas as pd
+
+KINDS = {kinds}
+
+def text(kind, value):
+    if value is None or pd.isna(value):
+        return "-"
+    if kind == "datetime":
+        return str(np.datetime64(value, "ns"))
+    if kind == "float":
+        return repr(float(np.float32(value)))
+    return repr({{"boolean": bool, "integer": int, "long": int, "double": float, "string": str}}[kind](value))
+
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        columns = {{n: model_input[n].tolist() if n in model_input else [None] * len(model_input) for n in KINDS}}
+        return ["|".join(text(k, columns[n][i]) for n, k in KINDS.items()) for i in range(len(model_input))]
+
+mlflow.models.set_model(Echo())
+"""
+
+
+# MLflow warns of its own code when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Echo:
+    """The same model as our server runs it."""
+
+    def predict(self, batch: Batch) -> Outputs:
+        columns = batch.columns()
+        rows = ("|".join(shown(c, columns[c.name][i]) for c in COLUMNS) for i in range(batch.rows))
+        return Outputs(np.array(list(rows), object))
+
+
+def shown(column: Column, value: Any) -> str:
+    if value is None or value != value:
+        return "-"
+    if column.dtype == "datetime":
+        return str(value)
+    if column.dtype == "float":
+        return repr(float(np.float32(value)))
+    kinds: dict[str, Callable[[Any], Any]] = {"boolean": bool, "double": float, "string": str}
+    return repr(kinds.get(column.dtype, int)(value))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline, tick = time.monotonic() + SECONDS, threading.Event()
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        tick.wait(0.05)
+    return found
+
+
+def answers_ping(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ping").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`mlflow models serve`; its URL."""
+    root = tmp_path_factory.mktemp("mlflow")
+    save_model(root)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(root / "model")]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with (root / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: server.poll() is not None or answers_ping(url))
+    assert server.poll() is None, (root / "log").read_text()
+    yield url
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait()
+
+
+def save_model(root: Path) -> None:
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    code = root / "echo.py"
+    code.write_text(MODEL.format(kinds={column.name: column.dtype for column in COLUMNS}))
+    inputs = Schema([ColSpec(column.dtype, column.name, required=column.required) for column in COLUMNS])
+    signature = ModelSignature(inputs, Schema([ColSpec("string")]))
+    mlflow.pyfunc.save_model(
+        root / "model", python_model=str(code), signature=signature, pip_requirements=["mlflow"]
+    )
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Our server with the same model, which no runtime has to load; its URL."""
+    app = App(tmp_path_factory.mktemp("ours"))
+    manifest = Manifest("echo", "", COLUMNS, Task("classification", "label"), {})
+    bundle = LoadedBundle("d", manifest, Echo())
+    arm = Arm(Route("echo", 1, "d", "/nowhere"), bundle, CaptureRule(), app.plane.metrics)
+    app.plane.router.table = Table(1, [arm])
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_config=None, ws="none"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+ROW: dict[str, Any] = {
+    "flag": True,
+    "level": 3,
+    "age": 4,
+    "rate": 0.1,
+    "amount": 1.5,
+    "city": "Wien",
+    "seen": "2026-01-31T12:00:00",
+    "note": "n",
+    "bonus": 2.5,
+}
+OTHER = {**ROW, "flag": False, "level": -7, "city": "Zürich ☃", "amount": -0.25}
+NAMES, VALUES = list(ROW), list(ROW.values())
+HEAD = "flag,level,age,rate,amount,city,note,bonus\n"
+JSON, CSV = "application/json", "text/csv"
+ABSENT = object()
+
+
+def row(**changes: Any) -> Any:
+    changed = {**ROW, **changes}
+    return {"dataframe_records": [{k: v for k, v in changed.items() if v is not ABSENT}]}
+
+
+def split(columns: list[str], data: list[Any], **more: Any) -> Any:
+    return {"dataframe_split": {"columns": columns, "data": data, **more}}
+
+
+SAME: dict[str, Any] = {
+    "split": split(NAMES, [VALUES, list(OTHER.values())]),
+    "split with an index": split(NAMES, [VALUES], index=[5]),
+    "split in another order": split(NAMES[::-1], [VALUES[::-1]]),
+    "records": {"dataframe_records": [ROW, OTHER]},
+    "records in another order": {"dataframe_records": [dict(reversed(ROW.items()))]},
+    "instances as records": {"instances": [ROW, OTHER]},
+    "inputs as records": {"inputs": [ROW]},
+    "inputs as columns": {"inputs": {name: [ROW[name], OTHER[name]] for name in NAMES}},
+    "no parameters": {"inputs": [ROW], "params": {}},
+    "optional columns absent": row(note=ABSENT, bonus=ABSENT, seen=ABSENT),
+    "optional columns null": row(note=None, bonus=None, seen=None),
+    "null text": row(city=None),
+    "null text in one of two rows": {"dataframe_records": [ROW, {**ROW, "city": None}]},
+    "null double": row(amount=None),
+    "null float": row(rate=None),
+    "null double in one of two rows": {"dataframe_records": [ROW, {**ROW, "amount": None}]},
+    "NaN": row(amount=float("nan")),
+    "whole number as double": row(amount=2),
+    "whole number as float": row(rate=2),
+    "3.0 as integer": row(level=3.0),
+    "4.0 as long": row(age=4.0),
+    "smallest integer": row(level=-(2**31)),
+    "largest integer": row(level=2**31 - 1),
+    "largest long": row(age=2**63 - 1),
+    "smallest long": row(age=-(2**63)),
+    "a long that no float is": row(age=2**53 + 1),
+    "tiny double": row(amount=5e-324),
+    "huge double": row(amount=1.7e308),
+    "text of every alphabet": row(city='Zürich ☃ 東京 \U0001f600 "quoted" \n line'),
+    "empty text": row(city=""),
+    "date": row(seen="2026-01-31"),
+    "time with a blank": row(seen="2026-01-31 12:00:00"),
+    "time with microseconds": row(seen="2026-01-31T12:00:00.123456"),
+    "CSV": (CSV, HEAD + "true,3,4,0.1,1.5,Wien,n,2.5\nfalse,-3,4,2,1e3,Graz,n,7\n"),
+    "CSV, True": (CSV, HEAD + "True,3,4,0.1,1.5,Wien,n,2.5\n"),
+    "CSV with quotes": (CSV, HEAD + 'true,3,4,0.1,1.5,"Wi,en ""x""",n,2.5\n'),
+    "CSV, values missing": (CSV, HEAD + "true,3,4,,,,,\n"),
+    "CSV without optional columns": (CSV, "flag,level,age,rate,amount,city\ntrue,3,4,0.1,1.5,Wien\n"),
+    "CSV in another order": (CSV, "city,amount,rate,age,level,flag\nWien,1.5,0.1,4,3,false\n"),
+    "charset named": (f"{JSON}; charset=utf-8", json.dumps(row())),
+    # refused by both
+    "column missing": row(city=ABSENT),
+    "null integer": row(level=None),
+    "null long": row(age=None),
+    "a long of 71 bits": row(age=2**70),
+    "no time": row(seen="soon"),
+    "list for a number": row(amount=[1]),
+    "no rows": {"dataframe_records": []},
+    "ragged rows": split(NAMES, [VALUES, VALUES[:2]]),
+    "column twice": split([*NAMES, "age"], [[*VALUES, 1]]),
+    "unknown form": {"rows": [ROW]},
+    "two forms": {"inputs": [ROW], "instances": [ROW]},
+    "no object": [1],
+    "a scalar": 7,
+    "no JSON": (JSON, "{"),
+    "no body": (JSON, ""),
+    "CSV, integer missing": (CSV, HEAD + "true,,4,0.1,1.5,Wien,n,2.5\n"),
+    "CSV, text for a number": (CSV, HEAD + "true,3,4,x,1.5,Wien,n,2.5\n"),
+    "another content type": ("text/plain", "x"),
+    "another charset": (f"{JSON}; charset=latin-1", json.dumps(row())),
+}
+DIFFERENT: dict[str, tuple[Any, int, int, str]] = {
+    "unknown column": (row(more=1), 200, 400, "MLflow drops it; a mistyped optional column would be lost"),
+    "null boolean": (row(flag=None), 200, 400, "MLflow makes it False"),
+    "3.5 as integer": (row(level=3.5), 200, 400, "MLflow cuts it to 3"),
+    "2**31 as integer": (row(level=2**31), 200, 400, "MLflow wraps it to -2**31"),
+    "2**63 as long": (row(age=2**63), 200, 400, "MLflow wraps it to -2**63"),
+    "1e39 as float": (row(rate=1e39), 200, 400, "MLflow makes it infinite"),
+    "infinity": (row(amount=float("inf")), 200, 400, "no number of JSON"),
+    "text for a number": (row(amount="1.5"), 200, 400, "MLflow guesses"),
+    "text for an integer": (row(level="3"), 200, 400, "MLflow guesses"),
+    "boolean for a number": (row(amount=True), 200, 400, "MLflow guesses"),
+    "boolean for an integer": (row(level=True), 200, 400, "MLflow guesses"),
+    "text for a boolean": (row(flag="false"), 200, 400, "MLflow makes every text True, and 'false' too"),
+    "number for a boolean": (row(flag=2), 200, 400, "MLflow guesses"),
+    "number for text": (row(city=7), 200, 400, "MLflow guesses"),
+    "object for text": (row(city={"a": 1}), 200, 400, "MLflow guesses"),
+    "number for a time": (row(seen=1769860800), 200, 400, "MLflow reads nanoseconds"),
+    "index of another length": (split(NAMES, [VALUES], index=[1, 2]), 200, 400, "MLflow repeats the row"),
+    "parameters nobody has": ({"inputs": [ROW], "params": {"k": 1}}, 200, 400, "MLflow drops them"),
+    "key twice": (
+        (JSON, json.dumps(row())[:-1] + ', "dataframe_records": []}'),
+        400,
+        400,
+        "MLflow takes the last",
+    ),
+    "time with Z": (row(seen="2026-01-31T12:00:00Z"), 400, 200, "MLflow takes no time zone"),
+    "time with an offset": (row(seen="2026-01-31T12:00:00+02:00"), 400, 200, "MLflow takes no time zone"),
+    "CSV with a time": (
+        (CSV, "flag,level,age,rate,amount,city,seen\ntrue,3,4,1,1,x,2026-01-31\n"),
+        400,
+        200,
+        "pandas",
+    ),
+    "instances as rows": ({"instances": [VALUES]}, 400, 200, "in the signature's order"),
+    "inputs as rows": ({"inputs": [VALUES]}, 400, 200, "in the signature's order"),
+    "no content type": (("", "x"), 500, 415, "MLflow fails"),
+}
+
+
+def ask(url: str, sent: Any) -> tuple[int, Any]:
+    content_type, body = sent if isinstance(sent, tuple) else (JSON, json.dumps(sent))
+    headers = {"content-type": content_type} if content_type else {}
+    answer = httpx.post(f"{url}/invocations", content=body.encode(), headers=headers, timeout=SECONDS)
+    return answer.status_code, answer.json()["predictions"] if answer.status_code == 200 else None
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_both_servers_answer_the_same(theirs: str, ours: str, name: str) -> None:
+    assert ask(ours, SAME[name]) == ask(theirs, SAME[name])
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_where_they_differ_on_purpose(theirs: str, ours: str, name: str) -> None:
+    sent, their_status, our_status, why = DIFFERENT[name]
+    assert (ask(theirs, sent)[0], ask(ours, sent)[0]) == (their_status, our_status), why
+
+
+def test_the_table_has_answers_and_refusals_of_every_type(ours: str) -> None:
+    statuses = {name: ask(ours, sent)[0] for name, sent in SAME.items()}
+    assert sum(status == 200 for status in statuses.values()) >= 35
+    assert set(statuses.values()) == {200, 400, 415}
+    assert ask(ours, SAME["records"])[1] == [
+        "True|3|4|0.10000000149011612|1.5|'Wien'|2026-01-31T12:00:00.000000000|'n'|2.5",
+        "False|-7|4|0.10000000149011612|-0.25|'Zürich ☃'|2026-01-31T12:00:00.000000000|'n'|2.5",
+    ]
+
+
+def test_mlflows_own_client_gets_the_same_from_both(theirs: str, ours: str) -> None:
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    frame = pd.DataFrame([ROW, OTHER])
+    answers = []
+    for url in (theirs, ours):
+        host, port = url.removeprefix("http://").split(":")
+        client = ScoringServerClient(host, int(port))
+        client.ping()  # raises where the server does not answer
+        answers.append(client.invoke(frame).get_predictions())
+    assert answers[0].equals(answers[1])
+
+
+def test_requests_as_mlflows_documentation_writes_them(theirs: str, ours: str) -> None:
+    frame = pd.DataFrame([ROW])
+    for url in (theirs, ours):
+        body = json.dumps({"dataframe_split": frame.to_dict(orient="split")})
+        answer = requests.post(f"{url}/invocations", data=body, headers={"Content-Type": JSON}, timeout=60)
+        assert (answer.status_code, len(answer.json()["predictions"])) == (200, 1)
+        assert requests.get(f"{url}/health", timeout=60).status_code == 200
+        assert requests.get(f"{url}/version", timeout=60).status_code == 200
