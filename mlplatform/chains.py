@@ -58,7 +58,13 @@ class Chains:
             self._wiring.identity()
         with self.alone(model):
             reconcile.recover(self.world, policy)
-            yield policy
+            try:
+                yield policy
+            except MlflowUnreachable:
+                raise
+            except MlplatformError:
+                self._show(policy)  # what a dead one had done already may be why this one is refused
+                raise
             self._show(policy)
 
     @contextmanager

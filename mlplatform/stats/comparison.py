@@ -75,7 +75,9 @@ class Question:
         rows_for: Callable[[float], float],
         wanted: Wanted,
     ) -> Comparison:
-        """low, high: bounds at the confidence. rows_for: distance from the truth to the limit -> rows at which it is seen with probability 0.8."""
+        """low, high: bounds at the confidence. rows_for: distance from the truth to the limit -> rows at which it is
+        seen with probability 0.8.
+        """
 
         def rows(distance: float) -> int | None:
             if not 0 < distance < math.inf:

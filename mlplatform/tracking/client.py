@@ -170,6 +170,8 @@ class Mlflow:
                 self._translate(error)
                 wait = pause * random.uniform(0.5, 1.5)  # two that collided must not meet again
                 if time.monotonic() + wait > self._failing_since(began, patience) + patience:
+                    # The next request of the command is tried once.
+                    self._failing = (-math.inf, time.monotonic())
                     raise self._unreachable(_cause(error)) from _origin(error)
             if pause > 1 and not told:
                 told = True

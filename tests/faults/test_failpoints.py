@@ -148,9 +148,7 @@ def test_the_same_command_again_goes_through(name: str, place: Place) -> None:
     code, output = place.run(*words(place, case.command))
     done = {"register:created": REGISTERED, "compress:made": REGISTERED}.get(name, case.places)
     assert code == (0 if done is REGISTERED else 3), output
-    if code:
-        assert "it is there already" in output
-        place.done("reconcile", MODEL)
+    assert code == 0 or "it is there already" in output
     number = {6: 7} if name == "register:created" else {}  # MLflow does not give a number twice
     assert_whole(place, {number.get(v, v): p for v, p in done.items()}, run_left=case.serves)
 

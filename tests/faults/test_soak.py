@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_random_kill_leaves_nothing_half_way(
 ) -> None:
     project: SmallProject = request.getfixturevalue(f"small_{backend}")
     chance, flow, count = random.Random(f"{SEED} {name} {backend}"), FLOWS[name], Counter[str]()
-    seconds = usual_seconds(project, flow)
+    seconds = median(seconds_alone(project, flow) for _ in range(3))
     for _ in range(KILLS):
         with project.copied() as place:
             flow.before(place)
@@ -134,7 +135,7 @@ def test_a_random_kill_leaves_nothing_half_way(
         print(f"\n{name} on {backend}: {seconds:.2f} s; {figures}; seed {SEED}")
 
 
-def usual_seconds(project: SmallProject, flow: Flow) -> float:
+def seconds_alone(project: SmallProject, flow: Flow) -> float:
     """How long it takes when nobody kills it."""
     with project.copied() as place:
         flow.before(place)

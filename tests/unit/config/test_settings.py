@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config.settings import load_settings, masked
-from mlplatform.errors import BadPolicy, NoProject
+from mlplatform.errors import BadPolicy, NoProject, UsageError
 
 
 @pytest.fixture
@@ -77,3 +77,12 @@ def test_every_mistake_of_the_file_is_told_at_once(root: Path) -> None:
         "line 2: home: should be text in quotes, not empty",
         'line 3: policies: should be a list of files, for example ["policy.toml"]',
     ]
+
+
+def test_a_patience_that_is_no_duration_is_told_with_its_source(tmp_path: Path) -> None:
+    (tmp_path / "mlplatform.toml").write_text("")
+    assert load_settings(tmp_path, {}).mlflow_patience == "20s"
+    assert load_settings(tmp_path, {"MLPLATFORM_MLFLOW_PATIENCE": "2m"}).mlflow_patience == "2m"
+    for text in ("soon", "0s"):
+        with pytest.raises(UsageError, match=r"mlflow_patience \(environment MLPLATFORM_MLFLOW_PATIENCE\)"):
+            load_settings(tmp_path, {"MLPLATFORM_MLFLOW_PATIENCE": text})

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 
 from mlplatform.errors import MlflowUnreachable, WorldError
-from mlplatform.tracking.client import Missing, Mlflow
+from mlplatform.tracking.client import Missing, Mlflow, prepare, quiet
 
 
 class Scripted:
@@ -114,3 +114,63 @@ def test_importing_tracking_loads_no_mlflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_patience_is_shared_by_all_requests_of_a_command() -> None:
+    """After a request was given up, the next ones are tried once: a dead server is not waited for again and again."""
+    client = Scripted(*[MlflowException("connection refused") for _ in range(1000)])
+    made = store(client, patience_s=0.2)
+    with pytest.raises(MlflowUnreachable):
+        made.call("get_run", "r1")
+    tried = client.calls
+    with pytest.raises(MlflowUnreachable):
+        made.call("get_run", "r1")
+    assert client.calls == tried + 1
+    client.failures.clear()
+    assert made.call("get_run", "r1") == "run r1"
+    client.failures = [MlflowException("connection refused")]
+    assert made.call("get_run", "r1") == "run r1", "an answer begins a new patience"
+
+
+def test_what_can_wait_is_given_up_when_answers_come_too_slowly() -> None:
+    client = Scripted()
+    made = store(client)
+    with made.within(-1), pytest.raises(MlflowUnreachable, match="too slowly"):
+        made.call("get_run", "r1")
+    assert made.call("get_run", "r1") == "run r1"
+
+
+def test_a_timeout_names_the_setting_that_helps() -> None:
+    client = Scripted(*[MlflowException("Read timed out. (read timeout=20)") for _ in range(1000)])
+    with pytest.raises(MlflowUnreachable, match=r"no answer within .* `mlflow_patience`"):
+        store(client, patience_s=0.05).call("get_run", "r1")
+
+
+def test_a_cut_download_is_tried_again_though_mlflow_calls_it_missing() -> None:
+    cut = MlflowException("Failed to download artifacts from path 'model'", RESOURCE_DOES_NOT_EXIST)
+    client = Scripted(cut)
+    assert store(client).call("get_run", "r1") == "run r1"
+    assert client.calls == 2
+
+
+def test_mlflow_prints_no_addresses_into_our_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    monkeypatch.delenv(variable, raising=False)
+    with quiet():
+        assert os.environ[variable] == "true"
+    assert variable not in os.environ
+    monkeypatch.setenv(variable, "false")
+    with quiet():
+        assert os.environ[variable] == "false", "what somebody has chosen stays"
+    assert os.environ[variable] == "false"
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(0.5, "1"), (60.0, "60")])
+def test_a_request_may_take_as_long_as_the_patience(
+    monkeypatch: pytest.MonkeyPatch, patience: float, expected: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "")
+    prepare(patience)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == expected
+    prepare(5)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == expected
