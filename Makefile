@@ -47,7 +47,7 @@ bench-promotion: $(STAMP) ## What a decision costs and how often it errs: gates,
 	@echo "==> the ledger at a million moves"
 	@$(BIN)/python -m tests.bench.bench_ledger
 
-soak: $(STAMP) ## Long runs, before a release
+soak: $(STAMP) ## Long runs, before a release: hours (MLPLATFORM_KILLS=20 for fewer kills of each flow)
 	@echo "==> pytest -m soak"
 	@$(BIN)/python -m pytest -m soak --timeout 7200
 

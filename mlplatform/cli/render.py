@@ -61,6 +61,10 @@ def outcome(item: Outcome) -> None:
     findings(item.findings)
     if item.tally:
         approvals(item.tally)
+        if item.status == "waiting" and not item.tally.settles:
+            click.echo(
+                f"  next         mlplatform approve {item.version.ref} --for {item.stage} --reason ..."
+            )
     for change in item.changes if item.status in ("done", "rolling_out") else ():
         click.echo(f"  version {change.version}: {change.origin} -> {change.target}")
 
@@ -227,7 +231,7 @@ def said(name: str) -> str:
 
 
 def fitting(text: str, width: int = 90) -> str:
-    """A line that leaves the table readable; `show` and `--json` have all of it."""
+    """A line that leaves the table readable; `--json` has all of it."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
 

@@ -117,7 +117,8 @@ class Platform(Looking):
     ) -> Outcome:
         """Put a version into a stage if gates and approvals allow it, and bring it into service."""
         version = self.version(ref)
-        wish = Wish(version, stage, self.actor, reason, break_glass, dry_run)
+        roles = self.identity.roles
+        wish = Wish(version, stage, self.actor, reason, break_glass, dry_run, roles)
         if dry_run:
             return promote.promote(self.world, self.policy(version.model), wish)
         expected = self.world.ledger.standings(version.model).holder(stage)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from mlplatform.domain.canonical import one_line
 from mlplatform.domain.duration import duration
 from mlplatform.domain.token import ROLE
 from mlplatform.domain.verdict import Finding, Verdict, rank, worst, worst_of
@@ -33,6 +35,9 @@ class Approval:
     """Digest of the version that would be replaced; "" for none."""
     verdicts: tuple[Verdict, ...] = ()
     """What the stage's gates said, in their order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def person(actor: str) -> str:
     >>> person("os:Ada")
     'ada'
     """
-    return actor.removeprefix("os:").casefold()
+    return re.sub(r"\A(os:|\s)+", "", unicodedata.normalize("NFKC", actor).casefold()).rstrip()
 
 
 def _thing_changed(approval: Approval, evidence: Evidence) -> str:

@@ -56,3 +56,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(v) for v in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
     return value
+
+
+def one_line(text: str) -> str:
+    """What people typed, as it may be shown anywhere: no terminal codes, no line that passes for one of ours.
+
+    >>> one_line("fine\\x1b[2K\\nPASS  all gates")
+    'fine [2K PASS all gates'
+    """
+    if text.isprintable():
+        return text
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

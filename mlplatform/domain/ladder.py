@@ -193,7 +193,7 @@ class Ladder:
         origin = standings.place(version)
         if origin == CANDIDATE or (is_stage(origin) and origin not in live):
             return [Change(version, origin, REJECTED)]
-        why, hint = "it is out already", ""
+        why, hint = "it is out already", f"Its history: mlplatform show {standings.model}@{version}"
         if origin == STANDBY:
             why, hint = "it is kept warm to be rolled back to", "Wait until probation ends."
         elif origin in live:
@@ -237,7 +237,8 @@ class Ladder:
             why = (
                 "it is live already" if holder == to else f"only a version that once held {stage} can return"
             )
-            raise IllegalMove(model=standings.model, version=to, origin=origin, target=stage, why=why)
+            hint = f"Who held it: mlplatform history {standings.model} --stage {stage}"
+            raise IllegalMove(hint, model=standings.model, version=to, origin=origin, target=stage, why=why)
         leaving = [Change(holder, stage, ROLLED_BACK)] if holder is not None else []
         return [*leaving, Change(to, origin, stage)]
 
@@ -248,7 +249,8 @@ class Ladder:
         if origin in (REJECTED, ROLLED_BACK):
             hint = f"Train a new one: mlplatform train {model}"
         elif origin in (RETIRED, STANDBY):
-            hint = f"Bring it back: mlplatform rollback {model} --stage {stage} --to {version} --reason ..."
+            back = f"mlplatform rollback {model} --stage {stage} --to {version} --reason ..."
+            hint = f"If it held {stage} before: {back}; otherwise register a new one."
         elif position == self.rank(stage):
             hint = f"Nothing is left to do; mlplatform show {model}@{version} tells who put it there."
         elif position > self.rank(stage):
@@ -279,14 +281,15 @@ class Ladder:
         return self.stages.index(origin) if origin in self.stages else -1
 
 
-def last_good(standings: Standings, tenures: Sequence[int]) -> int | None:
+def last_good(standings: Standings, tenures: Sequence[int], set_aside: Collection[int] = ()) -> int | None:
     """The version to roll back to: the latest earlier holder that was not itself rolled back or rejected.
 
-    `tenures`: versions in the order in which they took the stage, the present one last.
+    `tenures`: versions in the order in which they took the stage, the present one last. `set_aside`: versions that
+    somebody retired, who return only by name.
     """
     holder = tenures[-1] if tenures else None
     for version in reversed(tenures[:-1]):
         place = standings.places.get(version)
-        if version != holder and place in (STANDBY, RETIRED):
+        if version != holder and place in (STANDBY, RETIRED) and version not in set_aside:
             return version
     return None

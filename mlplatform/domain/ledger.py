@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from mlplatform.domain.ladder import Change, is_stage
+from mlplatform.domain.canonical import one_line
+from mlplatform.domain.ladder import Change, Standings, is_stage, last_good
 
 
 class Kind(StrEnum):
@@ -43,6 +44,9 @@ class Actor:
     name: str
     verified: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", one_line(self.name))
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -59,6 +63,9 @@ class Draft:
     """Findings, shares, evaluation ids: the evidence, as JSON."""
     key: str | None = None
     """Idempotency key: a second draft with the same key changes nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,25 @@ def concerns(draft: Draft, stage: str) -> bool:
     return draft.stage == stage or any(stage in (c.origin, c.target) for c in draft.changes)
 
 
+def set_aside(entries: Iterable[Entry]) -> set[int]:
+    """Versions that somebody retired, and that took no stage since; replaced ones are not among them."""
+    found = set[int]()
+    for entry in entries:
+        if entry.draft.kind is Kind.RETIRED:
+            found.add(entry.draft.version)
+        else:
+            found -= {c.version for c in entry.draft.changes if is_stage(c.target)}
+    return found
+
+
 def tenures(entries: Sequence[Entry], stage: str) -> list[int]:
     """Versions in the order in which they took a stage.
 
     A stage taken by a rolled-back-to version counts again, so the present holder is always last.
     """
     return [c.version for e in entries for c in e.draft.changes if c.target == stage and is_stage(stage)]
+
+
+def way_back(standings: Standings, entries: Sequence[Entry], stage: str) -> int | None:
+    """The version that a rollback of the stage would bring back. `entries`: of `MOVES`, of all stages, oldest first."""
+    return last_good(standings, tenures(entries, stage), set_aside(entries))

@@ -38,6 +38,8 @@ class EvaluateOn:
 
     def __post_init__(self) -> None:
         duration(self.last)
+        if self.min_rows < 1 or self.max_rows < 1:
+            raise ValueError("min_rows and max_rows must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Probation:
         duration(self.lasts)
         if not 0 < self.alpha < 0.5:
             raise ValueError("alpha must be between 0 and 0.5")
+        if not 0 <= self.error_rate <= 1 or not 0 <= self.quality_drop <= 1 or self.or_labels < 1:
+            raise ValueError("error_rate and quality_drop must be between 0 and 1, or_labels at least 1")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class Stage:
     """What people must say before."""
     freeze: tuple[Freeze, ...] = ()
     """Times in which no version enters, not even by `auto`; `--break-glass` passes. Rollbacks are never frozen."""
+    break_glass: tuple[str, ...] = ()
+    """Roles whose holders may force a version in with `--break-glass`. Empty: anybody may; it is recorded and shown."""
     probation: Probation = field(default_factory=Probation)
     """What may take a new version back, in a stage with an endpoint."""
 

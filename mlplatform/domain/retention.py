@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from mlplatform.domain.duration import duration
-from mlplatform.domain.ladder import REJECTED, RETIRED, ROLLED_BACK, STANDBY, Standings, is_stage, last_good
-from mlplatform.domain.ledger import Entry, Kind, tenures
+from mlplatform.domain.ladder import REJECTED, RETIRED, ROLLED_BACK, STANDBY, Standings, is_stage
+from mlplatform.domain.ledger import Entry, Kind, way_back
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Rollout
 
@@ -69,7 +69,7 @@ def _rolling(active: Sequence[Rollout]) -> Iterator[Reason]:
 
 def _way_back(policy: Policy, standings: Standings, entries: Sequence[Entry]) -> Iterator[Reason]:
     for stage in policy.ladder.stages:
-        target = last_good(standings, tenures(entries, stage))
+        target = way_back(standings, entries, stage)
         if target is not None:
             yield target, f"{stage} would be rolled back to it"
 

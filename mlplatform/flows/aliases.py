@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlplatform.calendar import window_at
 from mlplatform.domain.ladder import RETIRED, Change, Standings
 from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.policy import Policy
@@ -39,7 +40,7 @@ def differences(
     for moved in _moved(world, policy, standings, aliases):
         if moved.ours in gone and moved.theirs is None:
             continue
-        changes, done = _settlement(policy, standings, moved)
+        changes, done = _settlement(world, policy, standings, moved)
         mend = bound(_note, world, policy, moved, changes, done)
         found.append(Difference(policy.model, str(moved), done, mend))
     return found
@@ -100,20 +101,22 @@ def _holders(newer: Sequence[Entry], stage: str, now: int | None) -> list[int | 
     return held
 
 
-def _settlement(policy: Policy, standings: Standings, moved: Moved) -> tuple[list[Change], str]:
+def _settlement(world: World, policy: Policy, standings: Standings, moved: Moved) -> tuple[list[Change], str]:
     """The changes that the ledger makes of it, and what is done in words."""
     changes, why_not = list[Change](), ""
     if policy.reconcile.outside_moves == "record":
-        changes, why_not = _as_move(policy, standings, moved)
+        changes, why_not = _as_move(world, policy, standings, moved)
     return changes, "recorded" if changes else "set back" + (f", because {why_not}" if why_not else "")
 
 
-def _as_move(policy: Policy, standings: Standings, moved: Moved) -> tuple[list[Change], str]:
+def _as_move(world: World, policy: Policy, standings: Standings, moved: Moved) -> tuple[list[Change], str]:
     """The changes that would make the ledger say what MLflow says, or why there are none."""
     if moved.settled_here:
         return [], f"{moved.stage} was changed here meanwhile"
     if policy.stage(moved.stage).endpoint:
         return [], "a version goes live there only by `mlplatform promote` or `rollback`"
+    if moved.theirs is not None and (why_not := _guarded(world, policy, moved.stage)):
+        return [], why_not
     if moved.theirs is None:
         return ([Change(moved.ours, moved.stage, RETIRED)] if moved.ours is not None else []), ""
     if moved.theirs not in standings.places:
@@ -122,6 +125,15 @@ def _as_move(policy: Policy, standings: Standings, moved: Moved) -> tuple[list[C
         return policy.ladder.promotion(standings, moved.theirs, moved.stage), ""
     except IllegalMove as error:
         return [], str(error.facts["why"])
+
+
+def _guarded(world: World, policy: Policy, stage: str) -> str:
+    """Why nobody enters the stage by an alias: approvals and freeze windows are no use with a way around them."""
+    demands = policy.stage(stage)
+    if demands.approvals.count:
+        return f"{stage} wants approvals: a version enters it only by `mlplatform promote`"
+    frozen = window_at(demands.freeze, world.clock.now())
+    return f"{stage} is {frozen}" if frozen else ""
 
 
 def _note(world: World, policy: Policy, moved: Moved, changes: Sequence[Change], done: str) -> None:

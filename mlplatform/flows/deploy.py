@@ -57,7 +57,7 @@ def resume(world: World, policy: Policy) -> None:
     for rollout in unfinished(world, policy):
         if rollout.phase is Phase.PROBATION:
             _end_probation(world, policy, rollout, "it had passed")
-        elif rollout.phase is Phase.OPENED and not _recorded(world, rollout, opened_key(rollout.id)):
+        elif not _is_opened(world, rollout):
             world.deployments.save(rollout.now_in(Phase.FAILED, "its process died before it was recorded"))
         else:
             follow(world, policy, rollout)
@@ -74,6 +74,12 @@ def passed_key(rollout: str) -> str:
 
 def _recorded(world: World, rollout: Rollout, key: str) -> bool:
     return bool(world.ledger.entries(rollout.model, key=key))
+
+
+def _is_opened(world: World, rollout: Rollout) -> bool:
+    """Whether the ledger let this version into this stage, with the evidence: the rollout's own row is no proof."""
+    opened = world.ledger.entries(rollout.model, key=opened_key(rollout.id))
+    return any((e.draft.version, e.draft.stage) == (rollout.version, rollout.stage) for e in opened)
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:

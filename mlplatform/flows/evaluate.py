@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +15,7 @@ import numpy as np
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.verdict import Evaluation, Finding, Measurement, Verdict
 from mlplatform.domain.version import Version
-from mlplatform.errors import MlplatformError
+from mlplatform.errors import ChangedBytes, MlplatformError
 from mlplatform.flows.rows import Rows, evaluation_rows
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import Gate, Subject
@@ -58,15 +60,14 @@ def judge(
 def measure(
     world: World, policy: Policy, version: Version, rows: Rows, keep: bool = True
 ) -> tuple[Evaluation, Answers]:
-    """One version's answers to the rows; taken from the cache when bytes and rows are the same.
+    """One version's answers to the rows; taken from the cache when bytes, rows and the answers' hash are the same.
 
     Without `keep` they are not put into the cache: the evaluation has no predictions' place then.
     """
     manifest = world.bundles.manifest(version.digest)
-    if (known := world.evaluations.find(version.digest, rows.digest)) and Path(
-        known.predictions_path
-    ).exists():
-        return known, load_answers(Path(known.predictions_path))[0]
+    known = world.evaluations.find(version.digest, rows.digest)
+    if known and (answered := _known_answers(world, known)) is not None:
+        return known, answered
     world.progress(f"{version.ref} answers {len(rows.truth)} rows ({rows.source})")
     outputs = world.evaluator.answer(world.bundles.path(version.digest), rows.columns)
     task = manifest.task
@@ -76,7 +77,7 @@ def measure(
     )
     failpoint("evaluate:answered")
     name = uuid4().hex
-    path = _keep_answers(world, version, name, answers, rows.truth) if keep else ""
+    path, checksum = _keep_answers(world, version, name, answers, rows.truth) if keep else ("", "")
     failpoint("evaluate:kept")
     evaluation = Evaluation(
         id=name,
@@ -86,16 +87,30 @@ def measure(
         measurements=tuple(_headline(metric, rows.truth, answers) for metric in HEADLINES[task.kind]),
         predictions_path=path,
         at=world.clock.now(),
-        details={"source": rows.source},
+        details={"source": rows.source, "sha256": checksum},
     )
     if keep:
         world.evaluations.save(evaluation)
     return evaluation, answers
 
 
-def load_answers(path: Path) -> tuple[Answers, Array]:
-    """Answers and truth of an evaluation."""
-    with np.load(path, allow_pickle=False) as file:
+def load_answers(evaluation: Evaluation) -> tuple[Answers, Array] | None:
+    """Answers and truth of an evaluation; None where they are not there any more.
+
+    Raises ChangedBytes for a file that is not the one that was saved, whatever is in it.
+    """
+    place = Path(evaluation.predictions_path)
+    if not place.is_file():
+        return None
+    raw = place.read_bytes()
+    if sha256(raw).hexdigest() != evaluation.details.get("sha256"):
+        raise ChangedBytes(
+            hint="Evaluate the version again: it answers the rows once more.",
+            what=f"evaluation {evaluation.id[:8]}",
+            path=place.name,
+            change="was changed",
+        )
+    with np.load(BytesIO(raw), allow_pickle=False) as file:
         return Answers(file["labels"], file.get("scores")), file["truth"]
 
 
@@ -183,15 +198,29 @@ def _headline(metric: str, truth: Array, answers: Answers) -> Measurement:
     return Measurement(metric, estimate.value, estimate.low, estimate.high, estimate.n)
 
 
-def _keep_answers(world: World, version: Version, name: str, answers: Answers, truth: Array) -> str:
-    """Their place."""
+def _known_answers(world: World, known: Evaluation) -> Answers | None:
+    """Those of an earlier evaluation, unless its file is gone or was changed."""
+    try:
+        loaded = load_answers(known)
+    except ChangedBytes as error:
+        world.progress(f"{error}; it is not used")
+        return None
+    return loaded[0] if loaded else None
+
+
+def _keep_answers(
+    world: World, version: Version, name: str, answers: Answers, truth: Array
+) -> tuple[str, str]:
+    """Their place, and the SHA-256 of what was written there."""
     arrays = {"labels": _plain(answers.labels), "truth": _plain(truth)}
     if answers.scores is not None:
         arrays["scores"] = answers.scores
+    packed = BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     with world.bundles.stage() as staged:
         file = staged / f"evaluation-{name}.npz"
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        return str(world.bundles.keep(version.digest, file))
+        file.write_bytes(packed.getvalue())
+        return str(world.bundles.keep(version.digest, file)), sha256(packed.getvalue()).hexdigest()
 
 
 def _plain(values: Array) -> Array:

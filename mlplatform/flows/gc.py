@@ -16,6 +16,7 @@ from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.policy import Gc, Policy
 from mlplatform.domain.retention import FREED, is_collected, protected, since
 from mlplatform.domain.version import Version
+from mlplatform.errors import Refused
 from mlplatform.flows.monitor import LOOK_BACK
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.store import Stored
@@ -71,7 +72,15 @@ def plan(world: World, policies: Mapping[str, Policy]) -> Collection:
 
 
 def collect(world: World, policies: Mapping[str, Policy], actor: Actor) -> Collection:
-    """Free it. The caller holds the lease of every model, so that nobody is about to use what is freed."""
+    """Free it. The caller holds the lease of every model, so that nobody is about to use what is freed.
+
+    Raises Refused when a chain does not hold: what the ledger says decides what is freed.
+    """
+    if breaks := world.ledger.verify().breaks:
+        why = f"entry {breaks[0].seq} of {breaks[0].model} {breaks[0].why}"
+        raise Refused(
+            "All of them: mlplatform verify", what=f"nothing is freed while the ledger does not hold: {why}"
+        )
     found = plan(world, policies)
     for item in found.garbage:
         for version in item.versions:

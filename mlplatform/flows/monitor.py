@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +15,14 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Signal, Window, decide
+from mlplatform.errors import ChangedBytes
 from mlplatform.flows.evaluate import load_answers
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import has_bytes
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Ingested, Observed
 from mlplatform.ports.extensions import Reference, WindowData
+from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import Answers, to_labels, to_scores
 
 LOOK_BACK = 8
@@ -152,12 +153,18 @@ def _window_data(
 def reference_of(world: World, version: Version) -> Reference:
     """What the version was like when it was judged: profile of its reference data, and its answers with their truth."""
     stored = json.loads((world.bundles.path(version.digest) / "reference.json").read_text())
-    answers, truth = (None, np.empty(0))
-    evaluation = _judged_by(world, version)
-    if evaluation and Path(evaluation.predictions_path).exists():
-        answers, truth = load_answers(Path(evaluation.predictions_path))
+    answers, truth = _answers_then(world, version) or (None, np.empty(0))
     manifest = world.bundles.manifest(version.digest)
     return Reference(manifest, stored["spec"], stored["profile"], truth, answers)
+
+
+def _answers_then(world: World, version: Version) -> tuple[Answers, Array] | None:
+    evaluation = _judged_by(world, version)
+    try:
+        return load_answers(evaluation) if evaluation else None
+    except ChangedBytes as error:
+        world.progress(f"{error}; nothing is compared with it")
+        return None
 
 
 def _judged_by(world: World, version: Version) -> Evaluation | None:

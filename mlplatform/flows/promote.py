@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.verdict import Finding, Verdict, worst
 from mlplatform.domain.version import Version
-from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, UsageError
+from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused, UsageError
 from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
 from mlplatform.flows.deploy import opened_key
 from mlplatform.flows.evaluate import Judgement, judge
@@ -46,6 +46,8 @@ class Wish:
     break_glass: bool = False
     """Skip gates and approvals; recorded and shown."""
     dry_run: bool = False
+    roles: tuple[str, ...] = ()
+    """Of the actor's token."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Outcome:
     tally: Tally | None = None
     changes: tuple[Change, ...] = ()
     evaluation_id: str = ""
+    policy_digest: str = ""
+    """Of the policy that it was held against: whoever reads the ledger can tell whether that was the agreed one."""
     frozen: Frozen | None = None
     """The freeze window that is open: what refused the wish, or what the glass was broken for."""
     rollout: Rollout | None = None
@@ -73,16 +77,16 @@ class Outcome:
 def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     """Put a version into a stage if gates and approvals allow it; a stage with an endpoint opens a rollout instead.
 
-    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster, UsageError
-    when the glass is broken without a reason.
+    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster; when the glass
+    is broken UsageError without a reason, Refused without the role.
     """
-    if wish.break_glass and not wish.reason.strip():
-        raise UsageError(what="breaking the glass needs a reason", hint="Say why; it is kept in the ledger.")
+    if wish.break_glass:
+        _demand_glass(policy, wish)
     standings = world.ledger.standings(policy.model)
     changes = _changes(policy, standings, wish)
     judgement, count = _gather(world, policy, wish)
     frozen = window_at(policy.stage(wish.stage).freeze, world.clock.now())
-    outcome = decide(wish, changes, judgement, count, frozen)
+    outcome = replace(decide(wish, changes, judgement, count, frozen), policy_digest=policy.digest)
     if wish.dry_run:
         return outcome
     if outcome.status != "done":
@@ -125,6 +129,17 @@ def decide(
 # --- the paragraphs -------------------------------------------------------------------------------------------------
 
 
+def _demand_glass(policy: Policy, wish: Wish) -> None:
+    if not wish.reason.strip():
+        raise UsageError(what="breaking the glass needs a reason", hint="Say why; it is kept in the ledger.")
+    wanted = policy.stage(wish.stage).break_glass
+    if wanted and not set(wanted) & set(wish.roles):
+        raise Refused(
+            "Act with the token of somebody who holds one of them, in MLPLATFORM_TOKEN or MLPLATFORM_TOKEN_FILE.",
+            what=f"{wish.actor.name} may not break the glass of {wish.stage}: it takes one of {', '.join(wanted)}",
+        )
+
+
 def _changes(policy: Policy, standings: Standings, wish: Wish) -> list[Change]:
     """The move itself, and an end to the waiting of versions that an earlier switch kept warm."""
     keep_warm = policy.stage(wish.stage).endpoint is not None
@@ -161,7 +176,7 @@ def _verdict(wish: Wish, findings: Sequence[Finding], count: Tally) -> tuple[Sta
             f"cannot tell yet: {reasons}; {_missing(max(count.wanted, 1), count)} would settle it",
         )
     if not count.enough:
-        return "waiting", f"{len(count.counting)} of {count.wanted} approvals"
+        return "waiting", f"{len(count.counting)} of {count.wanted} {_approvals(count.wanted)}"
     if bad is Verdict.INCONCLUSIVE:
         people = ", ".join(a.actor for a in count.counting)
         gates = ", ".join(f"{gate} {bad}" for gate in undecided(findings))
@@ -171,7 +186,11 @@ def _verdict(wish: Wish, findings: Sequence[Finding], count: Tally) -> tuple[Sta
 
 def _missing(wanted: int, count: Tally) -> str:
     left = wanted - len(count.counting)
-    return f"{left} {'more ' if count.counting else ''}{'approval' if left == 1 else 'approvals'}"
+    return f"{left} {'more ' if count.counting else ''}{_approvals(left)}"
+
+
+def _approvals(count: int) -> str:
+    return "approval" if count == 1 else "approvals"
 
 
 def _frozen(wish: Wish, frozen: Frozen, besides: str) -> str:
@@ -201,6 +220,7 @@ def promotion_draft(
                 {
                     "findings": list(outcome.findings),
                     "evaluation_id": outcome.evaluation_id,
+                    "policy_digest": outcome.policy_digest,
                     "break_glass": wish.break_glass,
                     "frozen": str(outcome.frozen or ""),
                     "status": outcome.status,

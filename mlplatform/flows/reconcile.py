@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlplatform.domain.ladder import STANDBY, Standings, is_stage, last_good
-from mlplatform.domain.ledger import MOVES, tenures
+from mlplatform.domain.ladder import STANDBY, Standings, is_stage
+from mlplatform.domain.ledger import MOVES, way_back
 from mlplatform.domain.policy import Endpoint, Policy
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.errors import ChangedBytes, MlplatformError, ServerDidNotFollow, UnknownName
@@ -17,6 +17,7 @@ from mlplatform.flows.outside import done_outside
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.project import project
 from mlplatform.flows.rollback import finish_rollback
+from mlplatform.flows.sound import demand_evidence
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.state import Intent
 
@@ -113,9 +114,8 @@ def _bytes(world: World, policy: Policy) -> list[Difference]:
     """Of versions in service, and of those that would return to it."""
     standings, ledger = world.ledger.standings(policy.model), world.ledger
     freed = ledger.entries(policy.model, kinds=FREED)
-    moves = {s: ledger.entries(policy.model, stage=s, kinds=MOVES) for s in policy.ladder.stages}
-    held = {stage: tenures(entries, stage) for stage, entries in moves.items()}
-    ways_back = {last_good(standings, numbers) for numbers in held.values()}
+    moves = ledger.entries(policy.model, kinds=MOVES)
+    ways_back = {way_back(standings, moves, stage) for stage in policy.ladder.stages}
     found = []
     for version in world.ledger.versions(policy.model):
         place = standings.places.get(version.number, "")
@@ -125,6 +125,7 @@ def _bytes(world: World, policy: Policy) -> list[Difference]:
             continue  # nothing is left that could have changed
         try:
             world.bundles.verify(version.digest)
+            demand_evidence(world, version)
         except (ChangedBytes, UnknownName) as error:
             repair = (
                 f"promote, deploy and serve refuse it; `mlplatform register {policy.model} --run {version.run_id}`"

@@ -17,7 +17,7 @@ from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, GoneBytes, MlplatformError, Refused, UsageError
-from mlplatform.flows.sound import demand_bytes
+from mlplatform.flows.sound import demand_bytes, demand_evidence
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import Made
 from mlplatform.ports.state import Intent
@@ -146,7 +146,12 @@ def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
         actor,
         admission.reason,
         changes=(Change(number, None, CANDIDATE),),
-        data={"digest": version.digest, "run_id": version.run_id, **finite(plain(dict(admission.data)))},
+        data={
+            "digest": version.digest,
+            "run_id": version.run_id,
+            "evidence": {name: world.bundles.sha256(version.digest, name) for name in EVIDENCE},
+            **finite(plain(dict(admission.data))),
+        },
         key=admission.key,
     )
     world.ledger.register(version, draft)
@@ -171,9 +176,10 @@ def _intent(world: World, key: str, flow: str, model: str) -> Intent:
 
 
 def _whole(world: World, version: Version, actor: Actor, make: Callable[[], Manifest]) -> Version:
-    """A registered version, with its bytes made again where they are gone or changed."""
+    """A registered version, with its bytes and evidence made again where they are gone or changed."""
     try:
         demand_bytes(world, version)
+        demand_evidence(world, version)
     except (GoneBytes, ChangedBytes) as error:
         why = str(error)
     else:
@@ -184,6 +190,7 @@ def _whole(world: World, version: Version, actor: Actor, make: Callable[[], Mani
             what=f"{version.ref} cannot get its bytes back: what it was made of gives others now ({made[:12]})",
             hint="Log the model again as a new run, and register that.",
         )
+    demand_evidence(world, version)
     data = {"digest": made}
     reason = f"made again from run {version.run_id[:8]}: {why}"
     world.ledger.append(Draft(version.model, Kind.RESTORED, version.number, actor, reason, data=data))
@@ -235,6 +242,7 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
 def _apply(world: World, parent: Version, steps: Sequence[Use]) -> tuple[Manifest, dict[str, Any]]:
     """One folder a step, all inside one staged folder; only the last one is frozen."""
     demand_bytes(world, parent)
+    demand_evidence(world, parent)  # its child gets a copy
     digest = parent.digest
     with world.bundles.stage() as staged:
         source, manifest, notes = carry_out(world, digest, steps, staged)

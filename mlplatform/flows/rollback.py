@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlplatform.domain.ladder import Change, last_good
-from mlplatform.domain.ledger import MOVES, Actor, Draft, Entry, Kind, tenures
+from mlplatform.domain.ladder import Change
+from mlplatform.domain.ledger import MOVES, Actor, Draft, Entry, Kind, tenures, way_back
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
 from mlplatform.errors import MlplatformError, Refused
@@ -19,8 +19,9 @@ def plan_rollback(
 ) -> tuple[int, list[Change]]:
     """The version that would return, and the changes; raises Refused when there is none, IllegalMove, ChangedBytes."""
     standings = world.ledger.standings(policy.model)
-    held = tenures(world.ledger.entries(policy.model, stage=stage, kinds=MOVES), stage)
-    target = to or last_good(standings, held)
+    entries = world.ledger.entries(policy.model, kinds=MOVES)
+    held = tenures(entries, stage)
+    target = to if to is not None else way_back(standings, entries, stage)
     if target is None:
         raise Refused(
             what=f"{policy.model} has no earlier good version in {stage} to go back to",

@@ -12,9 +12,12 @@ from mlplatform.domain.canonical import digest
 from mlplatform.domain.duration import duration
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.version import Version
-from mlplatform.errors import UsageError
+from mlplatform.errors import UsageError, WorldError
+from mlplatform.flows.sound import demand_evidence
 from mlplatform.flows.world import World
 from mlplatform.stats.batch import Array, Columns, take
+
+HOLDOUT, TRAINED_ON = "holdout.parquet", "trained_on.npy"
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class Rows:
 
 
 def evaluation_rows(world: World, policy: Policy, version: Version, incumbent: Version | None) -> Rows:
-    """The policy's rows, without those that either model was trained on."""
+    """The policy's rows, without those that either model was trained on. Raises ChangedBytes for other evidence."""
     if policy.data.evaluate.use == "labelled_window" and (
         rows := _labelled(world, policy, version, incumbent)
     ):
         return rows
-    source = world.bundles.evidence(version.digest) / "holdout.parquet"
+    demand_evidence(world, version, HOLDOUT)
+    source = world.bundles.evidence(version.digest) / HOLDOUT
     table = world.tables.read(source)
     truth = table.pop(world.bundles.manifest(version.digest).task.target)
     times = world.tables.times(table[policy.data.time]) if policy.data.time in table else None
@@ -121,7 +125,12 @@ def _trained_on(world: World, version: Version | None, columns: Columns) -> Arra
     none = np.zeros(len(next(iter(columns.values()), ())), np.bool_)
     if version is None:
         return none
-    seen = np.load(world.bundles.evidence(version.digest) / "trained_on.npy", allow_pickle=False)
+    demand_evidence(world, version, TRAINED_ON)
+    place = world.bundles.evidence(version.digest) / TRAINED_ON
+    try:
+        seen = np.load(place, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise WorldError(what=f"{place} cannot be read: {type(error).__name__}") from error
     try:
         rows = world.tables.row_digests(columns, world.bundles.manifest(version.digest).inputs)
     except UsageError:  # an incumbent of other columns, which cannot answer these rows either

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlplatform.domain.bundle import Task
 from mlplatform.domain.policy import Policy
@@ -57,13 +56,13 @@ def on_same_rows(world: World, first: Version, second: Version) -> tuple[Evaluat
 
 
 def answered(world: World, version: Version, evaluation: Evaluation | None) -> Answered | None:
-    """The saved answers; None where there are none any more, or the version's bytes were freed."""
-    if evaluation is None or not evaluation.predictions_path:
+    """The saved answers; None where there are none any more, they were changed, or the bytes were freed."""
+    if evaluation is None:
         return None
-    path = Path(evaluation.predictions_path)
     try:
         task = world.bundles.manifest(version.digest).task
-        return Answered(evaluation, task, *load_answers(path)) if path.exists() else None
+        loaded = load_answers(evaluation)
+        return Answered(evaluation, task, *loaded) if loaded else None
     except (MlplatformError, OSError, ValueError):
         return None
 

@@ -1,13 +1,14 @@
-"""A version's bytes, before anything is done with them: there, and those that were registered."""
+"""A version's bytes and evidence, before anything is done with them: there, and those that were registered."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlplatform.domain.ledger import Entry
+from mlplatform.domain.ledger import Entry, Kind
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.domain.version import Version
-from mlplatform.errors import GoneBytes, UnknownName
+from mlplatform.errors import ChangedBytes, GoneBytes, UnknownName
 from mlplatform.flows.world import World
 
 
@@ -17,6 +18,20 @@ def demand_bytes(world: World, version: Version) -> None:
         world.bundles.verify(version.digest)
     except UnknownName:
         raise gone(world, version) from None
+
+
+def demand_evidence(world: World, version: Version, *names: str) -> None:
+    """Raises ChangedBytes for a file, of those named or of all, that is not the one that its registration recorded.
+
+    Of a version that was registered before hashes were recorded nothing can be said.
+    """
+    recorded = _recorded(world, version)
+    for name in names or recorded:
+        if name not in recorded:
+            continue
+        there = world.bundles.sha256(version.digest, name)
+        if there != recorded[name] and there not in _by_equals(world, version, name):
+            raise ChangedBytes(what=f"the evidence of {version.ref}", path=name, change="was changed")
 
 
 def has_bytes(world: World, version: Version) -> bool:
@@ -44,3 +59,18 @@ def gone(world: World, version: Version) -> GoneBytes:
 def told(collected: Entry) -> str:
     """One clause on a version's freed bytes."""
     return f"{collected.draft.actor.name} freed them on {collected.at:%Y-%m-%d} ({collected.draft.reason})"
+
+
+def _recorded(world: World, version: Version) -> Mapping[str, str]:
+    """SHA-256 of each file of the evidence, as the ledger has it."""
+    entries = world.ledger.entries(version.model, kinds=(Kind.REGISTERED,), version=version.number)
+    found: Mapping[str, str] = entries[0].draft.data.get("evidence", {}) if entries else {}
+    return found
+
+
+def _by_equals(world: World, version: Version, name: str) -> Iterator[str]:
+    """What versions of equal bytes recorded: they share a folder, in which the last one left its own evidence."""
+    for model in world.ledger.models():
+        for other in world.ledger.versions(model):
+            if other.digest == version.digest and name in (recorded := _recorded(world, other)):
+                yield recorded[name]

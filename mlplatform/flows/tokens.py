@@ -83,6 +83,10 @@ def issue(
 
 def revoke(tokens: Tokens, now: datetime, who: Identity, id: str, dry_run: bool = False) -> Token:
     """End a token at once; an owner may end the own one. Raises Refused, UnknownName."""
+    if id.startswith("mlp_"):  # not repeated: a shell's history is enough
+        raise UsageError(
+            what="that is a token's text, not its id", hint="The id is its part after mlp_: 8 signs."
+        )
     if who.token != id:
         _demand_admin(who, None)
     known = {token.id: token for token in tokens.all()}
@@ -110,7 +114,7 @@ def _demand_admin(who: Identity, first_roles: Sequence[str] | None) -> None:
         return
     if ADMIN not in who.roles:
         raise Refused(
-            f"Act with the token of somebody who has the role {ADMIN}, in MLPLATFORM_TOKEN.",
+            "Act with an admin's token, in MLPLATFORM_TOKEN or the file that MLPLATFORM_TOKEN_FILE names.",
             what=f"{_told(who.actor)} may not add or revoke tokens",
         )
 

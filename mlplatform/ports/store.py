@@ -65,6 +65,9 @@ class Bundles(Protocol):
     def keep(self, digest: str, staged: Path) -> Path:
         """Move a staged file to the evidence, under its own name; its place. It is whole there, or not there."""
 
+    def sha256(self, digest: str, name: str) -> str:
+        """Of a file of the evidence, in hexadecimal; ChangedBytes when it is not there."""
+
     def digests(self) -> list[str]: ...
 
     def stored(self) -> list[Stored]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def interval(
     seed: int = 0,
 ) -> Estimate:
     """The metric on these rows: Wilson for accuracy, DeLong (on the logit scale) for AUC, t for a mean
-    loss, else BCa.
+    loss, else BCa. NaN for a metric over classes where only one class occurs.
     """
     metric = metric_named(metric) if isinstance(metric, str) else metric
     n = len(y_true)
@@ -57,6 +57,9 @@ def interval(
         return wilson(int((truth == answer).sum()), n, confidence)
     if metric.parts is None or metric.combine is None:
         return _auc_interval(truth, answer, confidence)
+    if metric.needs == "labels" and (truth == truth[0]).all():
+        # Whoever always answers the only class there is would be perfect.
+        return Estimate(math.nan, -math.inf, math.inf, n, confidence)
     if n < 2:
         return Estimate(metric.of(y_true, answers, classes), -math.inf, math.inf, n, confidence)
     rows, counts = (
@@ -70,7 +73,7 @@ def interval(
     return Estimate(boot.estimate, boot.bound(tail), boot.bound(1 - tail), n, confidence)
 
 
-def wilson(hits: int, n: int, confidence: float = 0.95) -> Estimate:
+def wilson(hits: float, n: int, confidence: float = 0.95) -> Estimate:
     """A proportion with Wilson's interval (1927).
 
     >>> round(wilson(0, 30).high, 3)
@@ -198,18 +201,15 @@ def _auc_interval(truth: Ints, scores: Floats, confidence: float) -> Estimate:
     n, per_class = len(truth), np.bincount(truth)
     if math.isnan(area.value):
         return Estimate(area.value, 0.0, 1.0, n, confidence)
-    least = 0.5 / int(per_class[per_class > 0].min())
-    error = max(math.sqrt(float((area.influence**2).sum())), least)
-    z = float(special.ndtri(0.5 + confidence / 2))
-    if not 0 < area.value < 1:
-        return Estimate(
-            area.value, max(0.0, area.value - z * error), min(1.0, area.value + z * error), n, confidence
-        )
-    reach = z * error / (area.value * (1 - area.value))
-    low, high = (
-        special.expit(special.logit(area.value) - reach),
-        special.expit(special.logit(area.value) + reach),
-    )
+    smaller = int(per_class[per_class > 0].min())
+    error = math.sqrt(float((area.influence**2).sum()))
+    if error < 0.5 / smaller:
+        # Too little variation to be measured: no more than that of a share of the smaller class's rows (Birnbaum and
+        # Klose 1957).
+        return replace(wilson(area.value * smaller, smaller, confidence), n=n)
+    logit = special.logit(area.value)
+    reach = float(special.ndtri(0.5 + confidence / 2)) * error / (area.value * (1 - area.value))
+    low, high = special.expit(logit - reach), special.expit(logit + reach)
     return Estimate(area.value, float(low), float(high), n, confidence)
 
 

@@ -2,7 +2,7 @@
 
 <root>/bundles/<first two digits>/<digest>/    manifest.json, model/, sample.json, reference.json; read-only
 <root>/evidence/<digest>/                      holdout, reference data, answers: what only the control plane reads
-<root>/staging/<pid>-<random>/                 what a living process is putting together, or taking away
+<root>/staging/<machine>-<pid>-<random>/       what a living process is putting together, or taking away
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mlplatform.domain.bundle import FileEntry, Manifest
@@ -24,6 +24,8 @@ from mlplatform.errors import ChangedBytes, UnknownName, UnsafeArtifact
 from mlplatform.ports.store import Stored
 
 MANIFEST = "manifest.json"
+ABROAD = timedelta(days=30)
+"""What another machine stages is left alone for so long: nobody here can tell whether its process lives, and trains."""
 _CHUNK = 1 << 20
 
 
@@ -99,7 +101,7 @@ class FolderBundles:
         """A new empty folder on the store's own disk, removed at the end if it is still there."""
         parent = self.root / "staging"
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.uname().nodename}-{os.getpid()}-", dir=parent))
         try:
             yield folder
         finally:
@@ -117,6 +119,13 @@ class FolderBundles:
         place = staged.replace(self.evidence(digest) / staged.name)
         _sync(place.parent)
         return place
+
+    def sha256(self, digest: str, name: str) -> str:
+        """Of a file of the evidence, in hexadecimal; ChangedBytes when it is not there, or a link."""
+        path = self.root / "evidence" / _checked(digest) / Path(name).name
+        if path.is_symlink() or not path.is_file():
+            raise ChangedBytes(what=f"the evidence of {_name(digest)}", path=name, change="is missing")
+        return _hash(path).sha256
 
     def digests(self) -> list[str]:
         """Of every bundle that is there, sorted."""
@@ -145,7 +154,7 @@ class FolderBundles:
 
     def sweep(self) -> int:
         """Remove what died processes left in staging; the number of folders. Call it at start."""
-        left = [p for p in (self.root / "staging").glob("*-*") if not _alive(p.name.partition("-")[0])]
+        left = [p for p in (self.root / "staging").glob("*-*-*") if _is_left(p)]
         for folder in left:
             _remove(folder)
         return len(left)
@@ -252,6 +261,17 @@ def _remove(folder: Path) -> None:
                 if not path.is_symlink():
                     path.chmod(0o755)
         shutil.rmtree(folder)
+
+
+def _is_left(staged: Path) -> bool:
+    """Whether nobody works in it: its process is gone, or it is of another machine and old."""
+    machine, pid, _ = staged.name.rsplit("-", 2)
+    if machine == os.uname().nodename:
+        return not _alive(pid)
+    try:
+        return datetime.now(UTC) - _written(staged) > ABROAD
+    except FileNotFoundError:  # its process has ended meanwhile
+        return False
 
 
 def _alive(pid: str) -> bool:

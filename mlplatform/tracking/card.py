@@ -34,7 +34,7 @@ def render_card(facts: CardFacts) -> Card:
     ]
     text = "\n\n".join(section for section in sections if section)
     room = MAX_CHARS - len(text) - 2
-    history = _history(facts.entries, room)
+    history = _history(facts.entries, facts.version.number, room)
     return Card(_cut(f"{text}\n\n{history}" if history else text), _tags(facts))
 
 
@@ -162,7 +162,7 @@ def _branch(node: Node, here: Version, depth: int) -> list[str]:
     return [line, *(below for child in node.children for below in _branch(child, here, depth + 1))]
 
 
-def _history(entries: Sequence[Entry], room: int) -> str:
+def _history(entries: Sequence[Entry], number: int, room: int) -> str:
     """The newest entries that fit."""
     head = "**History** (`mlplatform history` has all of it)\n"
     lines: list[str] = []
@@ -170,7 +170,7 @@ def _history(entries: Sequence[Entry], room: int) -> str:
     newest = list(zip(entries, wishes(entries), strict=True))[-HISTORY_LINES:]
     for entry, wish in reversed(newest):
         reason = cell(short(entry.draft.reason, LONGEST_REASON))
-        line = f"- {moment(entry.at)} {_event(entry, wish)}, {cell(entry.draft.actor.name)}: {reason}"
+        line = f"- {moment(entry.at)} {_event(entry, wish, number)}, {cell(entry.draft.actor.name)}: {reason}"
         room -= len(line) + 1
         if room < 0:
             break
@@ -178,11 +178,14 @@ def _history(entries: Sequence[Entry], room: int) -> str:
     return "\n".join([head, *lines]) if lines else ""
 
 
-def _event(entry: Entry, wish: Entry) -> str:
+def _event(entry: Entry, wish: Entry, number: int) -> str:
+    """What happened; of a move that another version made, which one that was."""
     moved = [c.target for c in entry.draft.changes if c.version == entry.draft.version]
     done = entry.draft.kind.value.replace("_", " ")
     if moved and entry.draft.kind is not Kind.REGISTERED:
         done += f" to {moved[-1]}"
+        if entry.draft.version != number:
+            done += f" (version {entry.draft.version})"
     return f"{done} by **break-glass**" if is_glass_broken(wish) else done
 
 

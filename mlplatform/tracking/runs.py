@@ -183,7 +183,8 @@ class MlflowRuns:
         try:
             return self._mlflow.call("get_run", run_id)
         except Missing as error:
-            raise UnknownName("run", run_id, hint=f"Is it in the store {self._mlflow.uri}?") from error
+            hint = f"Is it in the store {self._mlflow.uri}? Write all characters of its id."
+            raise UnknownName("run", run_id, hint=hint) from error
 
     def _derived(self, experiment: str, parent_run_id: str, digest: str) -> str | None:
         wanted = f"tags.`mlflow.parentRunId`='{parent_run_id}' and tags.`mlplatform.digest`='{digest}'"

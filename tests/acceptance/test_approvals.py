@@ -228,7 +228,7 @@ def test_an_approval_is_of_these_bytes_and_no_others(sqlite_place: Place) -> Non
     eve = People(sqlite_place).add("eve")
     approve(eve)
     sqlite_place.done("compress", FOURTH, "--steps", "onnx")
-    assert "0 of 1 approvals" in sqlite_place.done("promote", f"{MODEL}@6", "staging", *WHY, code=4)
+    assert "0 of 1 approval" in sqlite_place.done("promote", f"{MODEL}@6", "staging", *WHY, code=4)
     with sqlite_place.opened() as platform:
         bundle = platform.world.bundles.path(platform.version(FOURTH).digest)
     changed = next(

@@ -248,6 +248,6 @@ def test_what_waits_for_people_is_on_the_board(place: Place) -> None:
     policy = place.folder / "policy.toml"
     policy.write_text(policy.read_text().replace("count = 0", "count = 1"))
     place.done("promote", f"{MODEL}@6", "production", "--reason", "weekly", code=4)
-    assert "churn: 6 to production: waits, 0 of 1 approvals" in place.done("list")
+    assert "churn: 6 to production: waits, 0 of 1 approval" in place.done("list")
     place.done("promote", f"{MODEL}@6", "production", "--reason", "now", "--break-glass")
     assert "waits" not in place.done("list")

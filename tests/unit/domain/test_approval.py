@@ -189,3 +189,9 @@ def test_an_approval_that_counts_saw_every_gate_at_least_as_bad(approval, demand
 def test_a_void_approval_never_comes_back_with_time(approval, demand, evidence, days):
     if why_void(approval, demand, evidence, NOW):
         assert why_void(approval, demand, evidence, NOW + timedelta(days=days))
+
+
+@pytest.mark.parametrize("spelled", ["ada", "os:Ada", "os:os:ADA", " ada ", "os: ada", "\uff41da"])
+def test_one_person_has_one_name_however_it_is_spelled(spelled):
+    assert person(spelled) == "ada"
+    assert "author" in why_void(replace(GIVEN, actor=spelled), Demand(count=1), EVIDENCE, NOW)

@@ -207,3 +207,4 @@ def test_last_good_is_the_latest_earlier_holder_that_was_not_taken_back():
     assert last_good(standings(v1="production", v2=ROLLED_BACK), [1, 2, 1]) is None
     assert last_good(standings(v1=REJECTED, v2="production"), [1, 2]) is None
     assert last_good(standings(), []) is None
+    assert last_good(standings(v1=RETIRED, v2=RETIRED, v3="production"), [1, 2, 3], {2}) == 1

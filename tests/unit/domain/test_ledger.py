@@ -57,3 +57,8 @@ def test_canonical_encoding_is_the_same_whatever_holds_the_content():
 def test_numbers_without_a_json_spelling_are_refused(number):
     with pytest.raises(ValueError):
         digest({"x": number})
+
+
+def test_what_people_type_cannot_pass_for_our_own_lines():
+    draft = Draft("m", Kind.REJECTED, 1, Actor("ada\x1b]0;pwn\x07"), "no\n  PASS  all gates\u202e")
+    assert (draft.actor.name, draft.reason) == ("ada ]0;pwn", "no PASS all gates")

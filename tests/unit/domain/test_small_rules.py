@@ -35,7 +35,7 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 # --- durations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "5", "-1h", "1 h", "1y", "h", "1e3s", "9" * 30 + "w"])
+@pytest.mark.parametrize("text", ["", "5", "-1h", "1 h", "1y", "h", "1e3s", "9" * 30 + "w", "999999999d"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError):
         duration(text)
@@ -232,6 +232,11 @@ def test_digest_of_a_policy_changes_with_what_it_demands_and_with_nothing_else()
         lambda: Capture(sample=1.1),
         lambda: Watch(window="0s"),
         lambda: EvaluateOn(last="ever"),
+        lambda: EvaluateOn(max_rows=0),
+        lambda: EvaluateOn(min_rows=-5),
+        lambda: Probation(error_rate=-1.0),
+        lambda: Probation(quality_drop=7.0),
+        lambda: Probation(or_labels=0),
     ],
 )
 def test_nonsense_in_a_policy_is_refused(make):

@@ -39,7 +39,7 @@ def waits(fakes: Fakes, given: Policy, version: Version, because: str) -> Tally:
 
 
 def void(fakes: Fakes, given: Policy, version: Version) -> str:
-    [(_, why)] = waits(fakes, given, version, "0 of 1 approvals").void
+    [(_, why)] = waits(fakes, given, version, "0 of 1 approval").void
     return why
 
 
@@ -94,7 +94,7 @@ def test_whoever_approved_may_also_promote(fakes: Fakes) -> None:
 def test_an_approval_for_another_stage_does_not_count(fakes: Fakes) -> None:
     given, version = wanting(policy(), 1), fakes.version("run1")
     approve(fakes.world, given, version, "production", EVE, "later")
-    waits(fakes, given, version, "0 of 1 approvals")
+    waits(fakes, given, version, "0 of 1 approval")
 
 
 def test_a_revoked_token_takes_its_open_approvals_with_it(fakes: Fakes) -> None:
@@ -409,7 +409,7 @@ def test_without_mlflow_a_promotion_goes_by_the_ledger(fakes: Fakes) -> None:
     given, version = wanting(policy(), 1, unverified=True), fakes.version("run1")
     tagged(fakes)
     world, fakes.world = fakes.world, replace(fakes.world, registry=Down())  # type: ignore[arg-type]
-    waits(fakes, given, version, "0 of 1 approvals")
+    waits(fakes, given, version, "0 of 1 approval")
     assert any("do not count now" in line for line in fakes.said)
     approve(world, given, version, "staging", EVE, "fine")
     assert fakes.promote(given, version, "staging").status == "done"

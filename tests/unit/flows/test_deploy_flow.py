@@ -7,9 +7,9 @@ import pytest
 
 from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
-from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.routes import WorkerStatus
-from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow
+from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
 from mlplatform.flows.deploy import advance, resume
 from mlplatform.flows.probation import next_step
 from mlplatform.flows.promote import Wish, promote
@@ -178,6 +178,27 @@ def test_a_rollback_that_the_server_cannot_follow_is_called_off(fakes: Fakes) ->
         rollback(fakes.world, given, "production", ADA, "worse")
     assert fakes.places == {1: "STANDBY", 2: "production"}
     assert fakes.served == [2]
+
+
+@pytest.mark.parametrize("phase", [Phase.OPENED, Phase.SHIFTED])
+def test_a_rollout_that_the_ledger_never_opened_brings_nothing_into_the_stage(
+    fakes: Fakes, phase: Phase
+) -> None:
+    given = policy()
+    fakes.live(given, "run1")
+    fakes.promote(given, fakes.version("run2"), "staging")
+    row = Rollout("f" * 32, MODEL, 2, "production", "churn", 1, Phase.OPENED, fakes.clock.now(), "eve", "")
+    fakes.world.deployments.save(replace(fakes.world.deployments.open(row), phase=phase))
+    resume(fakes.world, given)
+    assert fakes.places == {1: "production", 2: "staging"}
+
+
+def test_a_rollback_to_version_0_is_not_one_to_the_last_good(fakes: Fakes) -> None:
+    given = policy()
+    for run in ("run1", "run2"):
+        fakes.live(given, run)
+    with pytest.raises(UnknownName, match="'0'"):
+        plan_rollback(fakes.world, given, "production", 0)
 
 
 def test_with_nothing_earlier_a_rollback_is_refused(fakes: Fakes) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mlplatform.config.policy_file import build
 from mlplatform.domain.policy import Data, EvaluateOn, Use
 from mlplatform.domain.verdict import Verdict
+from mlplatform.domain.version import Version
+from mlplatform.errors import ChangedBytes
 from mlplatform.flows.evaluate import judge
-from mlplatform.flows.register import compress
+from mlplatform.flows.monitor import reference_of
+from mlplatform.flows.register import EVIDENCE, compress, register
 from mlplatform.flows.rows import evaluation_rows
-from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, Fakes, hours, policy, rows, staging
+from mlplatform.flows.same_rows import answered
+from mlplatform.flows.sound import demand_evidence
+from tests.unit.flows.worlds import ACCURACY, ADA, MODEL, Fakes, hours, policy, staging
 
 
 def test_rows_count_what_each_version_was_trained_on_and_what_is_left(fakes: Fakes) -> None:
-    given, one, two = policy(), fakes.version("run1"), fakes.version("run2")
-    for version, last in ((one, 30), (two, 50)):
-        trained = fakes.bundles.evidence(version.digest) / "trained_on.npy"
-        np.save(trained, np.unique(fakes.world.tables.row_digests(rows(0, last)[0], INPUTS)))
+    one, two = fakes.version("run1", trained=(0, 30)), fakes.version("run2", trained=(0, 50))
+    given = policy()
     chosen = evaluation_rows(fakes.world, given, one, two)
     assert (chosen.offered, chosen.seen_in_training, chosen.seen_by_incumbent) == (100, 30, 20)
     assert len(chosen.truth) == 50
@@ -33,10 +38,12 @@ def test_rows_count_what_each_version_was_trained_on_and_what_is_left(fakes: Fak
 def test_rows_know_the_time_of_their_newest(fakes: Fakes) -> None:
     given, version = policy(data=Data("y", time="seen_at")), fakes.version("run1")
     assert evaluation_rows(fakes.world, given, version, None).newest is None
-    path = fakes.bundles.evidence(version.digest) / "holdout.parquet"
-    table = fakes.world.tables.read(path)
+    logged = fakes.candidate("run2")
+    table = fakes.world.tables.read(logged.holdout)
     times = np.datetime64("2026-01-01", "us") + np.arange(100).astype("timedelta64[D]")
-    fakes.world.tables.write(path, {**table, "seen_at": times})
+    fakes.world.tables.write(logged.holdout, {**table, "seen_at": times})
+    fakes.runs.add(logged)
+    version = register(fakes.world, MODEL, "run2", ADA)
     chosen = evaluation_rows(fakes.world, given, version, None)
     assert chosen.newest == datetime(2026, 4, 10, tzinfo=UTC)
     assert "seen_at" in chosen.columns
@@ -83,3 +90,83 @@ def test_a_gate_that_fails_itself_is_an_error_and_the_others_still_judge(fakes: 
     judgement = judge(world, given, "staging", fakes.version("run1"), None)
     assert [f.verdict for f in judgement.findings] == [Verdict.ERROR, Verdict.PASS]
     assert judgement.findings[0].because == "the gate itself failed: RuntimeError: no such thing"
+
+
+def forge(fakes: Fakes, version: Version) -> None:
+    """Make the kept answers of a version those that are right."""
+    [file] = fakes.bundles.evidence(version.digest).glob("evaluation-*.npz")
+    with np.load(file) as kept:
+        truth = kept["truth"]
+    np.savez_compressed(file, labels=truth, truth=truth)
+
+
+@pytest.mark.parametrize("how", ["forged", "damaged"])
+def test_changed_answers_are_not_used_and_the_version_answers_again(fakes: Fakes, how: str) -> None:
+    given, bad = policy(), fakes.version("run1", skill=0.6)
+    before = judge(fakes.world, given, "staging", bad, None)
+    assert [f.verdict for f in before.findings] == [Verdict.FAIL] and before.evaluation
+    [file] = fakes.bundles.evidence(bad.digest).glob("evaluation-*.npz")
+    forge(fakes, bad) if how == "forged" else file.write_text("junk")
+    after = judge(fakes.world, given, "staging", bad, None)
+    assert after.findings == before.findings and after.evaluation
+    assert after.evaluation.id != before.evaluation.id
+    assert any(file.name in line and "was changed" in line for line in fakes.said)
+    fakes.evaluator.asked.clear()
+    again = judge(fakes.world, given, "staging", bad, None)
+    assert (again.evaluation, fakes.evaluator.asked) == (after.evaluation, [])
+
+
+def test_changed_answers_are_compared_with_by_nobody(fakes: Fakes) -> None:
+    live = fakes.live(policy(), "run1")
+    kept = fakes.world.evaluations.latest(live.digest)
+    assert answered(fakes.world, live, kept) and reference_of(fakes.world, live).answers
+    [file] = fakes.bundles.evidence(live.digest).glob("evaluation-*.npz")
+    file.write_bytes(file.read_bytes() + b"x")
+    assert answered(fakes.world, live, kept) is None
+    assert reference_of(fakes.world, live).answers is None
+
+
+@pytest.mark.parametrize("changed", ["holdout.parquet", "trained_on.npy"])
+@pytest.mark.parametrize("how", ["fewer", "missing"])
+def test_changed_evidence_is_an_error_that_names_the_file(fakes: Fakes, changed: str, how: str) -> None:
+    given, version = policy(), fakes.version("run1")
+    judge(fakes.world, given, "staging", version, None)
+    place = fakes.bundles.evidence(version.digest) / changed
+    shorten(fakes, place) if how == "fewer" else place.unlink()
+    judgement = judge(fakes.world, given, "staging", version, None)
+    assert [f.verdict for f in judgement.findings] == [Verdict.ERROR]
+    assert changed in judgement.findings[0].because
+
+
+def test_a_child_is_not_made_with_changed_evidence_and_registering_again_restores_it(fakes: Fakes) -> None:
+    parent = fakes.version("run1")
+    child = compress(fakes.world, parent, (Use("onnx"),), ADA)
+    recorded = [e.draft.data["evidence"] for e in fakes.ledger.entries(MODEL)]
+    assert recorded[0] == recorded[1] and set(recorded[0]) == set(EVIDENCE)
+    for version in (parent, child):
+        shorten(fakes, fakes.bundles.evidence(version.digest) / "holdout.parquet")
+    with pytest.raises(ChangedBytes, match=r"holdout\.parquet"):
+        compress(fakes.world, parent, (Use("onnx"), Use("onnx")), ADA)
+    assert register(fakes.world, MODEL, "run1", ADA) == parent
+    assert compress(fakes.world, parent, (Use("onnx"),), ADA) == child
+    assert fakes.kinds == ["registered", "registered", "restored", "restored"]
+    for version in (parent, child):
+        demand_evidence(fakes.world, version)
+
+
+def test_versions_of_equal_bytes_share_the_evidence_of_the_last(fakes: Fakes) -> None:
+    one = fakes.version("run1")
+    logged = fakes.candidate("run1", fakes.folder / "again", trained=(2000, 2100))
+    fakes.runs.add(replace(logged, run_id="run2"))
+    two = register(fakes.world, MODEL, "run2", ADA)
+    assert one.digest == two.digest
+    for version in (one, two):
+        demand_evidence(fakes.world, version)
+
+
+def shorten(fakes: Fakes, place: Path) -> None:
+    """Leave out rows."""
+    if place.suffix == ".npy":
+        np.save(place, np.load(place)[10:])
+    else:
+        fakes.world.tables.write(place, {n: v[10:] for n, v in fakes.world.tables.read(place).items()})

@@ -335,3 +335,15 @@ def test_a_hundred_days_change_nothing_for_what_stands_in_a_stage(many: Fakes) -
         many.clock.advance(timedelta(days=100).total_seconds())
         run(many)
     assert [is_there(many, v) for v in many.ledger.versions(MODEL)] == [False, True, True, True]
+
+
+def test_nothing_is_freed_while_a_chain_does_not_hold(fakes: Fakes) -> None:
+    given = eager()
+    for name in ("run1", "run2", "run3"):
+        fakes.promote(given, fakes.version(name), "staging")
+    later(fakes, 3)
+    assert names(plan(fakes.world, {MODEL: given})) == ["churn@1"]
+    chain = fakes.ledger._chains[MODEL].entries
+    chain[0], chain[1] = chain[1], chain[0]
+    with pytest.raises(Refused, match="nothing is freed while the ledger does not hold"):
+        run(fakes, given)

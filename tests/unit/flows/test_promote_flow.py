@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Data, EvaluateOn, Use
 from mlplatform.domain.verdict import Verdict
-from mlplatform.errors import ChangedBytes, IllegalMove
+from mlplatform.errors import ChangedBytes, IllegalMove, Refused
 from mlplatform.flows.rows import evaluation_rows
-from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, MODEL, Fakes, hours, policy, rows, staging, wanting
+from tests.unit.flows.worlds import ACCURACY, ADA, MODEL, Fakes, hours, policy, rows, staging, wanting
 
 EVE = Actor("eve", verified=True)
 
@@ -22,6 +21,14 @@ def test_a_version_that_passes_takes_the_stage(fakes: Fakes) -> None:
     assert (entry.kind.value, entry.actor, entry.reason) == ("promoted", ADA, "because")
     [finding] = entry.data["findings"]
     assert finding["verdict"] == "PASS"
+
+
+def test_the_ledger_tells_which_policy_let_a_version_in(fakes: Fakes) -> None:
+    given, lax = staging(policy(), gates=(ACCURACY, Use("signature"))), staging(policy(), gates=())
+    for name, each in (("run1", given), ("run2", lax)):
+        fakes.promote(each, fakes.version(name), "staging")
+        assert fakes.ledger.entries(MODEL)[-1].draft.data["policy_digest"] == each.digest
+    assert given.digest != lax.digest
 
 
 def test_the_one_before_is_retired(fakes: Fakes) -> None:
@@ -76,6 +83,14 @@ def test_break_glass_skips_gates_and_says_so(fakes: Fakes) -> None:
     assert fakes.evaluator.asked == []
 
 
+def test_a_policy_may_name_who_breaks_the_glass(fakes: Fakes) -> None:
+    given, version = staging(wanting(policy(), 2), break_glass=("boss",)), fakes.version("run1", skill=0.1)
+    with pytest.raises(Refused, match="may not break the glass of staging: it takes one of boss"):
+        fakes.promote(given, version, "staging", break_glass=True, roles=("risk",))
+    assert fakes.places == {1: "CANDIDATE"}
+    assert fakes.promote(given, version, "staging", break_glass=True, roles=("boss",)).status == "done"
+
+
 def test_break_glass_does_not_skip_the_ladder_or_the_bytes(fakes: Fakes) -> None:
     version = fakes.version("run1")
     with pytest.raises(IllegalMove, match="the next stage is staging"):
@@ -100,10 +115,8 @@ def test_a_dry_run_changes_nothing(fakes: Fakes, skill: float) -> None:
 
 
 def test_rows_that_either_version_was_trained_on_are_left_out(fakes: Fakes) -> None:
-    given, one, two = policy(), fakes.version("run1"), fakes.version("run2")
+    given, one, two = policy(), fakes.version("run1"), fakes.version("run2", trained=(0, 30))
     known, _ = rows(0, 30)
-    trained = fakes.bundles.evidence(two.digest) / "trained_on.npy"
-    np.save(trained, np.unique(fakes.world.tables.row_digests(known, INPUTS)))
     assert len(evaluation_rows(fakes.world, given, one, None).truth) == 100
     for pair in ((one, two), (two, one)):
         chosen = evaluation_rows(fakes.world, given, *pair)

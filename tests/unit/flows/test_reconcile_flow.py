@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from mlplatform.domain.approval import Demand
+from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.ladder import RETIRED, STANDBY, Change
 from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.policy import Policy, Reconcile
@@ -19,7 +22,7 @@ from mlplatform.flows.register import register
 from mlplatform.flows.rollback import rollback
 from mlplatform.ports.state import Intent
 from mlplatform.testing.fakes.state import FakeLeases
-from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
+from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy, staging
 
 RECORD = Reconcile("record")
 GONE = f"{os.uname().nodename}:4194305:x"
@@ -126,6 +129,25 @@ def test_a_move_that_the_ladder_forbids_is_set_back_with_the_reason(
     assert f"set back, because {why}" in two.ledger.entries(MODEL)[-1].draft.reason
 
 
+@pytest.mark.parametrize(
+    ("demands", "why"),
+    [
+        ({"approvals": Demand(1)}, "staging wants approvals"),
+        ({"freeze": (Freeze("* * * * *", "1h"),)}, "staging is frozen"),
+    ],
+)
+def test_an_alias_is_no_way_around_approvals_and_freeze_windows(
+    two: Fakes, demands: dict[str, Any], why: str
+) -> None:
+    two.version("run3")
+    given = replace(staging(policy(), **demands), reconcile=RECORD)
+    project(two.world, given)
+    two.registry.aliases[MODEL]["staging"] = 3
+    mended(two, given)
+    assert two.places == {1: "production", 2: "staging", 3: "CANDIDATE"}
+    assert f"set back, because {why}" in two.ledger.entries(MODEL)[-1].draft.reason
+
+
 def test_a_deleted_version_is_remembered_once(two: Fakes) -> None:
     two.registry.delete(MODEL, 2)
     assert mended(two) == ["version 2 (staging) was deleted in MLflow"]
@@ -179,7 +201,7 @@ def test_one_repair_that_fails_does_not_stop_the_others(two: Fakes) -> None:
 
 def test_a_folder_that_a_dead_process_staged_is_swept(fakes: Fakes) -> None:
     with fakes.bundles.stage() as mine:
-        left = mine.parent / "4194305-x"
+        left = mine.parent / f"{os.uname().nodename}-4194305-x"
         left.mkdir()
         (left / "half").touch()
         recover(fakes.world, policy())
@@ -369,3 +391,15 @@ def test_changed_bytes_of_the_way_back_are_told_before_they_are_needed(two: Fake
     project(two.world, policy())
     [what] = told(two)
     assert what.startswith("churn@2 (RETIRED): The bytes of bundle")
+
+
+@pytest.mark.parametrize("name", ["holdout.parquet", "reference.parquet", "trained_on.npy"])
+def test_changed_evidence_of_what_holds_a_stage_is_told(two: Fakes, name: str) -> None:
+    version = next(v for v in two.ledger.versions(MODEL) if two.places[v.number] == "production")
+    file = two.bundles.evidence(version.digest) / name
+    file.write_bytes(file.read_bytes() + b"x")
+    [what] = told(two)
+    assert f"{version.ref} (production)" in what and f"{name} was changed" in what
+    register(two.world, MODEL, version.run_id, ADA)
+    project(two.world, policy())
+    assert told(two) == []

@@ -10,6 +10,7 @@ from mlplatform.errors import IllegalMove, Refused
 from mlplatform.flows.project import project
 from mlplatform.flows.promote import Wish, promote
 from mlplatform.flows.retire import plan_retirement, retire
+from mlplatform.flows.rollback import plan_rollback
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 
 
@@ -79,3 +80,12 @@ def test_what_is_out_stays_out(fakes: Fakes) -> None:
     with pytest.raises(IllegalMove, match="it is out already"):
         retire(fakes.world, policy(), version, ADA, "twice")
     assert fakes.kinds == ["registered", "retired"]
+
+
+def test_what_somebody_retired_returns_only_by_name(fakes: Fakes) -> None:
+    given = policy()
+    for name in ("run1", "run2", "run3"):
+        fakes.live(given, name)
+    retire(fakes.world, given, fakes.ledger.versions(MODEL)[1], ADA, "unfair to some")
+    assert plan_rollback(fakes.world, given, "production")[0] == 1
+    assert plan_rollback(fakes.world, given, "production", 2)[0] == 2

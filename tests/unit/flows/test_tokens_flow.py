@@ -123,3 +123,10 @@ def test_a_dry_run_makes_no_token_and_a_new_one_hides_its_text(tokens: FakeToken
     made = issue(tokens, NOW, admin, "ada", [])
     assert made.text not in repr(made)
     assert revoke(tokens, NOW, admin, made.token.id, dry_run=True).revoked_at is None
+
+
+def test_a_whole_token_where_an_id_belongs_is_not_repeated(tokens: FakeTokens, admin: Identity) -> None:
+    issued = issue(tokens, NOW, admin, "ada", [])
+    with pytest.raises(UsageError) as caught:
+        revoke(tokens, NOW, admin, issued.text)
+    assert issued.text[13:] not in str(caught.value.to_dict())

@@ -47,7 +47,9 @@ ADA = Actor("ada", verified=True)
 INPUTS = (Column("x", "double"),)
 ACCURACY = Use("metric", {"name": "accuracy", "at_least": 0.8, "min_n": 30})
 HOLDOUT = (0, 100)
-"""First and last row of every candidate's holdout; rows from 1000 on were trained on."""
+"""First and last row of every candidate's holdout."""
+TRAINED = (1000, 1100)
+"""First and last row that a candidate was trained on, unless a test says others."""
 
 
 def rows(first: int, last: int) -> tuple[dict[str, Any], Any]:
@@ -156,19 +158,21 @@ class Fakes:
 
     # --- versions -----------------------------------------------------------------------------------------------
 
-    def candidate(self, name: str, folder: Path | None = None) -> Candidate:
+    def candidate(
+        self, name: str, folder: Path | None = None, trained: tuple[int, int] = TRAINED
+    ) -> Candidate:
         """What a training would have logged. The name is in the model's bytes, so that no two are equal."""
         folder = folder or self.folder / "logged" / name
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "MLmodel").write_text("flavors: {}\n")
         (folder / "model" / "model.onnx").write_text(name)
         held, truth = rows(*HOLDOUT)
-        known, known_truth = rows(1000, 1100)
+        known, known_truth = rows(*TRAINED)
         tables = ParquetTables()
         tables.write(folder / "sample.parquet", held)
         tables.write(folder / "holdout.parquet", {**held, "y": truth})
         tables.write(folder / "reference.parquet", {**known, "y": known_truth})
-        np.save(folder / "trained_on.npy", np.unique(tables.row_digests(known, INPUTS)))
+        np.save(folder / "trained_on.npy", np.unique(tables.row_digests(rows(*trained)[0], INPUTS)))
         files = {part: folder / f"{part}.parquet" for part in ("sample", "holdout", "reference")}
         task = Task("classification", "label", (0, 1), "y")
         return Candidate(
@@ -183,9 +187,9 @@ class Fakes:
             **files,
         )
 
-    def version(self, name: str, skill: float | None = 1.0) -> Version:
+    def version(self, name: str, skill: float | None = 1.0, trained: tuple[int, int] = TRAINED) -> Version:
         """A registered version that answers this share of the holdout rightly; None: it does not load."""
-        self.runs.add(self.candidate(name))
+        self.runs.add(self.candidate(name, trained=trained))
         made = register(self.world, MODEL, name, ADA)
         if skill is not None:
             self.teach(made, skill)

@@ -147,3 +147,22 @@ def test_accuracy_of_several_classes_is_estimated_too() -> None:
     assert found.accuracy.value == pytest.approx((now.labels == now_y).mean(), abs=0.02)
     assert found.auc is None
     assert np.diag(found.confusion).sum() == pytest.approx(found.accuracy.value)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1", "auc"])
+def test_rows_of_one_class_tell_nothing_about_telling_classes_apart(metric: str) -> None:
+    """Whoever always answered the only class there is would be perfect."""
+    truth = np.ones(400, int)
+    found = interval(metric, truth, Answers(truth, np.tile([0.1, 0.9], (400, 1))), classes=[0, 1])
+    assert math.isnan(found.value)
+
+
+def test_an_auc_near_one_of_few_rows_has_an_interval_that_says_something() -> None:
+    rng = np.random.default_rng(3)
+    truth = np.repeat([0, 1], [30, 17])
+    scores = np.where(truth == 1, 0.9, 0.1) + rng.uniform(0, 0.05, len(truth))
+    scores[0] = 0.93
+    found = interval("auc", truth, Answers(truth, np.column_stack([1 - scores, scores])), classes=[0, 1])
+    assert 0.97 < found.value < 1
+    assert 0.7 < found.low < 0.9
+    assert found.high > 0.99

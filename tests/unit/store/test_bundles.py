@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -146,6 +147,18 @@ def test_evidence_comes_whole_and_replaces_what_was_there(bundles: FolderBundles
         assert place.read_bytes() == content
 
 
+def test_the_hash_of_evidence_is_of_its_own_bytes(bundles: FolderBundles, tmp_path: Path) -> None:
+    digest = freeze(bundles).digest
+    file = bundles.evidence(digest) / "holdout.parquet"
+    file.write_bytes(b"rows")
+    assert bundles.sha256(digest, "holdout.parquet") == hashlib.sha256(b"rows").hexdigest()
+    file.rename(tmp_path / "elsewhere")
+    for place in (lambda: None, lambda: file.symlink_to(tmp_path / "elsewhere")):
+        place()
+        with pytest.raises(ChangedBytes, match=r"holdout\.parquet is missing"):
+            bundles.sha256(digest, "holdout.parquet")
+
+
 def test_a_folder_that_nobody_may_enter_is_removed(bundles: FolderBundles) -> None:
     """Staged folders are lent to sandboxed models, which may do what they like there."""
     with bundles.stage() as staged:
@@ -188,6 +201,17 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_stays(
         assert staged.is_dir()
     assert bundles.sweep() == 0
     assert bundles.digests() == []
+
+
+def test_what_another_machine_stages_is_swept_only_when_it_is_old(bundles: FolderBundles) -> None:
+    """Process 1 of one container is not process 1 of another."""
+    folders = [bundles.root / "staging" / f"other-host-{pid}-x" for pid in (1, 4194305)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert bundles.sweep() == 0
+    for folder in folders:
+        os.utime(folder, (0, 0))
+    assert bundles.sweep() == 2
 
 
 def rewrite(path: Path, content: bytes) -> None:
