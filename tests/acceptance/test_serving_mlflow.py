@@ -116,8 +116,12 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(root / "model")]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    # MLflow starts `uvicorn` by its name.
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with (root / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **path}
+        )
     url = f"http://127.0.0.1:{port}"
     until(lambda: server.poll() is not None or answers_ping(url))
     assert server.poll() is None, (root / "log").read_text()
