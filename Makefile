@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests that share nothing run side by side; what starts processes stays on one worker (tests/conftest.py).
+# Tests that share nothing run side by side; those that start processes make two heaps (tests/conftest.py).
 PYTEST_ARGS ?= -n 2
 
 # Without compiled bytecode every process pays seconds for its imports.

@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet environment, the data sets where there are any, one worker for processes."""
+"""What every test starts from: a quiet environment, the data sets where there are any, who runs beside whom."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ pytest_plugins = ["tests.databases", "tests.demo_story", "tests.prepared"]
 
 TESTS = Path(__file__).parent
 SIDE_BY_SIDE = ("unit", "contracts", "checks")
-"""Folders whose tests share nothing; the others start processes and stay together on one worker."""
+"""Folders whose tests share nothing; the others start processes and make two heaps of about equal length."""
+LONG_STORIES = ("test_electricity.py", "test_gates.py", "test_serving.py")
+"""Of the acceptance tests, those that go with the other heap."""
 
 
 def data_folder() -> Path | None:
@@ -68,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests that share nothing go out file by file, all others to one worker.
+    """Tests that share nothing go out file by file, all others in two heaps, each to one worker.
 
     Not `--dist loadgroup`: with pytest 9.2 it silently stops grouping (pytest-xdist 3.8).
     """
@@ -77,7 +79,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFolder(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if file.split("/")[1] in SIDE_BY_SIDE else "processes"
+            folder = file.split("/")[1]
+            if folder in SIDE_BY_SIDE:
+                return file
+            return "stories" if folder == "acceptance" and not file.endswith(LONG_STORIES) else "processes"
 
     return ByFolder(config, log)
 
