@@ -12,11 +12,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from mlplatform.control import Platform
-from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.version import Version
 from mlplatform.tracking.client import Mlflow
+from tests.bundles import freeze_bytes
 from tests.forking import Forker
 from tests.mlflow_stores import run_with_model
 from tests.small_project import Place
@@ -56,14 +56,7 @@ def bare_project(
 
 def _register(platform: Platform, run: str, candidates: int) -> None:
     world = platform.world
-    with world.bundles.stage() as staged:
-        (staged / "model").mkdir()
-        (staged / "model" / "model.onnx").write_bytes(b"bytes")
-        (staged / "sample.json").write_text('{"c0": [0.0]}')
-        (staged / "reference.json").write_text("{}")
-        task = Task("classification", "label", (0, 1), "y")
-        manifest = Manifest("onnx", "model/model.onnx", (Column("c0", "double"),), task, {})
-        digest = world.bundles.freeze(staged, manifest).digest
+    digest = freeze_bytes(world, b"bytes").digest
     for count in range(candidates):
         number = world.registry.create(MODEL, run, f"bare {count}")
         version = Version(MODEL, number, digest, "onnx", run, world.clock.now(), "eve", 5)

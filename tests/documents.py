@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+EXAMPLE = "/home/ada/shop"
+"""The folder that documents speak of."""
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./-]+\.\w+|MLproject)\s*$")
 _SAID = re.compile(r"@@begin (\d+)\n(.*?)\n?@@end \1 (\d+)\n", re.DOTALL)
@@ -82,8 +84,14 @@ def same(shown: str, said: str, folder: Path) -> bool:
     return re.fullmatch(pattern, _plain(said, folder), re.DOTALL) is not None
 
 
+def assert_shown(page: str, command: str, said: str) -> None:
+    """The page of docs/ shows this command with this output, but for what `same` lets differ."""
+    step = next(step for step in steps((ROOT / "docs" / page).read_text()) if step.command == command)
+    assert same("\n".join(step.shown), said, Path(EXAMPLE)), said
+
+
 def _plain(text: str, folder: Path) -> str:
-    text = text.replace(str(folder), "/home/ada/shop")
+    text = text.replace(str(folder), EXAMPLE)
     text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b(?=[a-f]*\d)[0-9a-f]{8,}\b", "#", text)
     text = re.sub(r"[-+]?\d+(\.\d+)?(e-?\d+)?", "#", text)
     return "\n".join(" ".join(line.split()) for line in text.splitlines()).strip()
@@ -111,7 +119,7 @@ def _rewritten(page: str, said: list[Said], folder: Path) -> str:
         for step in _commands(match[2]):
             answer = next(answers)
             lines.append(f"$ {step.command}")
-            fresh = answer.output.replace(str(folder), "/home/ada/shop").splitlines()
+            fresh = answer.output.replace(str(folder), EXAMPLE).splitlines()
             lines += step.shown if "..." in step.shown else fresh
         return "```console\n" + "\n".join(lines) + "\n```"
 

@@ -31,7 +31,6 @@ from uuid import uuid4
 import numpy as np
 
 from mlplatform.control import Platform
-from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.ladder import CANDIDATE, STANDBY, Change, is_stage
 from mlplatform.domain.ledger import Actor, Draft, Kind
 from mlplatform.domain.retention import is_collected
@@ -41,6 +40,7 @@ from mlplatform.flows.approve import incumbent
 from mlplatform.flows.deploy import unfinished
 from mlplatform.flows.evaluate import judge
 from mlplatform.plugins.targets.local import LocalTarget
+from tests.bundles import freeze_bytes
 from tests.forking import Forker
 
 MODEL = "churn"
@@ -283,14 +283,7 @@ def _answer_and_label(platform: Platform) -> None:
 def _register_broken(platform: Platform, run_id: str) -> None:
     """A version whose bytes are what was registered, and no model."""
     world = platform.world
-    with world.bundles.stage() as staged:
-        (staged / "model").mkdir()
-        (staged / "model" / "model.onnx").write_bytes(b"no model")
-        (staged / "sample.json").write_text('{"c0": [0.0]}')
-        (staged / "reference.json").write_text("{}")
-        task = Task("classification", "label", (0, 1), "y")
-        manifest = Manifest("onnx", "model/model.onnx", (Column("c0", "double"),), task, {})
-        frozen = world.bundles.freeze(staged, manifest)
+    frozen = freeze_bytes(world, b"no model")
     number = world.registry.create(MODEL, run_id, "broken")
     version = Version(MODEL, number, frozen.digest, "onnx", run_id, world.clock.now(), "ada", 8)
     changes = (Change(number, None, CANDIDATE),)

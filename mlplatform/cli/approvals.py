@@ -1,4 +1,4 @@
-"""Commands by which people decide: approve, reject; and who they are: token add, list, revoke."""
+"""Commands by which people approve: approve; and who they are: token add, list, revoke."""
 
 from __future__ import annotations
 
@@ -34,26 +34,6 @@ def approve(ref: str, stage: str, reason: str, dry_run: bool, as_json: bool) -> 
     approved = platform().approve(ref, stage, reason, dry_run)
     emit(approved, as_json, _approved)
     leave(approved.exit_code)
-
-
-@click.command()
-@click.argument("ref")
-@reason_option()
-@dry_run_option
-@json_option
-def reject(ref: str, reason: str, dry_run: bool, as_json: bool) -> None:
-    """Take a version out for good that never went live. For a live one there is `rollback`.
-
-    \b
-    mlplatform reject churn@7 --reason "trained on the wrong months"
-    """
-    p = platform()
-    if dry_run:
-        changes = p.plan_rejection(ref)
-        result = {"ref": ref, "changes": changes, "dry_run": True}
-        emit(result, as_json, lambda _: render.planned_moves(f"would reject {ref}", changes))
-        return
-    emit(p.reject(ref, reason), as_json, render.entry)
 
 
 @click.group()

@@ -1,4 +1,5 @@
-"""Commands from a run to a stage: train, register, compress, check, promote, rollback, retire; and the history."""
+"""Commands from a run to a stage: train, register, compress, check, promote, reject, rollback, retire;
+and the history."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from mlplatform.cli.common import (
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
+    from mlplatform.domain.ladder import Change
     from mlplatform.domain.ledger import Entry
 
 
@@ -167,6 +169,24 @@ def rollback(
 @reason_option()
 @dry_run_option
 @json_option
+def reject(ref: str, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Take a version out for good that never went live. For a live one there is `rollback`.
+
+    \b
+    mlplatform reject churn@7 --reason "trained on the wrong months"
+    """
+    p = platform()
+    if dry_run:
+        _planned(ref, "reject", p.plan_rejection(ref), as_json)
+    else:
+        emit(p.reject(ref, reason), as_json, render.entry)
+
+
+@click.command()
+@click.argument("ref")
+@reason_option()
+@dry_run_option
+@json_option
 def retire(ref: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Take a version out that nobody needs: from a stage without an endpoint, a candidate, or one kept warm.
 
@@ -175,11 +195,14 @@ def retire(ref: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """
     p = platform()
     if dry_run:
-        changes = p.plan_retirement(ref)
-        result = {"ref": ref, "changes": changes, "dry_run": True}
-        emit(result, as_json, lambda _: render.planned_moves(f"would retire {ref}", changes))
-        return
-    emit(p.retire(ref, reason), as_json, render.entry)
+        _planned(ref, "retire", p.plan_retirement(ref), as_json)
+    else:
+        emit(p.retire(ref, reason), as_json, render.entry)
+
+
+def _planned(ref: str, word: str, changes: list[Change], as_json: bool) -> None:
+    result = {"ref": ref, "changes": changes, "dry_run": True}
+    emit(result, as_json, lambda _: render.planned_moves(f"would {word} {ref}", changes))
 
 
 @click.command()

@@ -20,7 +20,7 @@ COMMANDS: dict[str, Lazy] = {
     "trend": Lazy(_AT + "versions:trend", "A metric over the versions of a model.", "Versions"),
     "check": Lazy(_AT + "models:check", "What promote would say.", "Stages"),
     "approve": Lazy(_AT + "approvals:approve", "Approve a version for a stage.", "Stages"),
-    "reject": Lazy(_AT + "approvals:reject", "Take a version out before it goes live.", "Stages"),
+    "reject": Lazy(_AT + "models:reject", "Take a version out before it goes live.", "Stages"),
     "promote": Lazy(_AT + "models:promote", "Put a version into a stage.", "Stages"),
     "rollback": Lazy(_AT + "models:rollback", "Bring the last good version back.", "Stages"),
     "retire": Lazy(_AT + "models:retire", "Take a version out that nobody needs.", "Stages"),

@@ -191,36 +191,36 @@ class Ladder:
         `live`: stages whose version answers requests.
         """
         origin = standings.place(version)
-        if origin == CANDIDATE or (is_stage(origin) and origin not in live):
-            return [Change(version, origin, REJECTED)]
-        why, hint = "it is out already", f"Its history: mlplatform show {standings.model}@{version}"
         if origin == STANDBY:
-            why, hint = "it is kept warm to be rolled back to", "Wait until probation ends."
-        elif origin in live:
-            why, hint = (
-                "it is live",
-                f"Take it out of service first: mlplatform rollback {standings.model} --stage {origin} --reason ...",
-            )
-        facts = {"model": standings.model, "version": version, "origin": origin, "target": REJECTED}
-        raise IllegalMove(hint, **facts, why=why)
+            why = "it is kept warm to be rolled back to"
+            raise _illegal(standings, version, REJECTED, why, "Wait until probation ends.")
+        take_out = f"Take it out of service first: mlplatform rollback {standings.model} --stage {origin} --reason ..."
+        return self._out(standings, version, live, REJECTED, take_out)
 
     def retirement(self, standings: Standings, version: int, live: Collection[str]) -> list[Change]:
         """The change that takes a version out which nobody needs any more; IllegalMove says why not.
 
         `live`: stages whose version answers requests.
         """
-        origin = standings.place(version)
-        if origin in (CANDIDATE, STANDBY) or (is_stage(origin) and origin not in live):
+        model, origin = standings.model, standings.place(version)
+        if origin == STANDBY:
             return [Change(version, origin, RETIRED)]
-        why, hint = "it is out already", f"Its history: mlplatform show {standings.model}@{version}"
+        replace_it = (
+            f"Put another version there with `mlplatform rollback {model} --stage {origin}` or"
+            f" `promote`, or stop its server with `mlplatform undeploy {model} --stage {origin}`."
+        )
+        return self._out(standings, version, live, RETIRED, replace_it)
+
+    def _out(
+        self, standings: Standings, version: int, live: Collection[str], mark: str, if_live: str
+    ) -> list[Change]:
+        origin = standings.place(version)
         if origin in live:
-            why = "it is live"
-            hint = (
-                f"Put another version there with `mlplatform rollback {standings.model} --stage {origin}` or"
-                f" `promote`, or stop its server with `mlplatform undeploy {standings.model} --stage {origin}`."
-            )
-        facts = {"model": standings.model, "version": version, "origin": origin, "target": RETIRED}
-        raise IllegalMove(hint, **facts, why=why)
+            raise _illegal(standings, version, mark, "it is live", if_live)
+        if origin == CANDIDATE or is_stage(origin):
+            return [Change(version, origin, mark)]
+        hint = f"Its history: mlplatform show {standings.model}@{version}"
+        raise _illegal(standings, version, mark, "it is out already", hint)
 
     def rollback(
         self, standings: Standings, stage: str, to: int, tenures: Sequence[int] | None = None
@@ -238,7 +238,7 @@ class Ladder:
                 "it is live already" if holder == to else f"only a version that once held {stage} can return"
             )
             hint = f"Who held it: mlplatform history {standings.model} --stage {stage}"
-            raise IllegalMove(hint, model=standings.model, version=to, origin=origin, target=stage, why=why)
+            raise _illegal(standings, to, stage, why, hint)
         leaving = [Change(holder, stage, ROLLED_BACK)] if holder is not None else []
         return [*leaving, Change(to, origin, stage)]
 
@@ -279,6 +279,11 @@ class Ladder:
     def _position(self, origin: str) -> int:
         """A stage that the policy no longer has counts as below the lowest."""
         return self.stages.index(origin) if origin in self.stages else -1
+
+
+def _illegal(standings: Standings, version: int, target: str, why: str, hint: str) -> IllegalMove:
+    origin = standings.place(version)
+    return IllegalMove(hint, model=standings.model, version=version, origin=origin, target=target, why=why)
 
 
 def last_good(standings: Standings, tenures: Sequence[int], set_aside: Collection[int] = ()) -> int | None:

@@ -147,8 +147,6 @@ def _admit(world: World, actor: Actor, admission: _Admission) -> Version:
         admission.reason,
         changes=(Change(number, None, CANDIDATE),),
         data={
-            "digest": version.digest,
-            "run_id": version.run_id,
             "evidence": {name: world.bundles.sha256(version.digest, name) for name in EVIDENCE},
             **finite(plain(dict(admission.data))),
         },

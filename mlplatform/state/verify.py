@@ -19,7 +19,7 @@ from mlplatform.domain.chain import Beside, Head, Row, Verification, verify_chai
 from mlplatform.domain.version import Version
 from mlplatform.state.tables import chains, ledger, versions
 
-MODELS_AT_ONCE, ROWS_AT_ONCE = 50, 1000
+MODELS_AT_ONCE, ROWS_AT_ONCE = 500, 1000
 
 
 def verify(connection: Connection, model: str | None, recorded: Iterable[Head]) -> Verification:
@@ -94,7 +94,7 @@ def _rows(connection: Connection, names: Sequence[str]) -> Iterator[Row]:
     query = raw.where(ledger.c.model.in_(names)).order_by(ledger.c.model, ledger.c.seq)
     for part in connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).partitions():
         for model, seq, at, *rest in part:
-            yield Row._make((model, seq, _iso(at), *rest))
+            yield Row(model, seq, _iso(at), *rest)
 
 
 def _raw(column: Column[Any]) -> ColumnElement[Any]:

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from mlplatform.cli.main import cli
+from tests.command_line import commands
 from tests.small_project import MODEL, Place, SmallProject
 
 WITHOUT_JSON = {"demo", "up", "serve", "schedule run", "policy schema"}
@@ -48,27 +47,17 @@ def place(small_sqlite: SmallProject) -> Iterator[Place]:
         yield made
 
 
-def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield f"{before}{name}", command
-
-
 def test_the_help_of_every_command_shows_an_example() -> None:
     without = [
         name
-        for name, command in commands(cli)
+        for name, command in commands()
         if not re.search(rf"^\s*mlplatform {name}\b", command.help or "", re.M)
     ]
     assert without == []
 
 
 def test_every_command_that_ends_has_json() -> None:
-    without = {name for name, c in commands(cli) if not any("--json" in p.opts for p in c.params)}
+    without = {name for name, c in commands() if not any("--json" in p.opts for p in c.params)}
     assert without == WITHOUT_JSON
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import click
 import pytest
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, inspect, text
 
-from mlplatform.cli.main import cli
+from tests.command_line import commands
 from tests.databases import BACKENDS
 from tests.small_project import MODEL, UNTIL, Place, SmallProject
 
@@ -59,18 +58,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         yield made
 
 
-def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield f"{before}{name}", command
-
-
 def test_every_command_with_a_dry_run_is_tried() -> None:
-    dry = {name for name, command in commands(cli) if any("--dry-run" in p.opts for p in command.params)}
+    dry = {name for name, command in commands() if any("--dry-run" in p.opts for p in command.params)}
     assert RUNS.keys() == dry | {"check"}
 
 

@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from mlflow import MlflowClient
 
+from mlplatform.cli import render
 from mlplatform.control import Platform
 from mlplatform.testing.clock import FixedClock
+from tests import documents
 from tests.small_project import MODEL, PLACES, UNTIL, Place
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -91,6 +93,31 @@ def test_every_mistake_is_told_at_once(sqlite_place: Place) -> None:
         f"{line}[1].for: missing",
     ):
         assert mistake in told
+
+
+def test_the_page_shows_a_broken_glass_and_what_the_history_says_of_it(
+    sqlite_place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    freeze(sqlite_place, "staging", '{ cron = "0 18 * * FRI", for = "62h", timezone = "Europe/Berlin" }')
+    first = datetime(datetime.now(UTC).year + 2, 11, 20, 9, 30, tzinfo=UTC)
+    saturday = FixedClock(first + timedelta(days=(5 - first.weekday()) % 7))
+    with sqlite_place.opened() as opened:
+        platform = at_this_clock(opened, saturday)
+
+        def shows(command: str) -> None:
+            documents.assert_shown("operations.md", command, capsys.readouterr().out)
+
+        render.outcome(platform.promote(f"{MODEL}@4", "staging", "weekly"))
+        shows("mlplatform promote churn@4 staging --reason weekly")
+        render.outcome(platform.promote(f"{MODEL}@4", "staging", "refunds are wrong, see INC-81", True))
+        shows('mlplatform promote churn@4 staging --break-glass --reason "refunds are wrong, see INC-81"')
+        held = platform.spells(MODEL, stage="staging")
+        render.tenures(held, platform.history(MODEL, stage="staging"))
+        shows("mlplatform history churn --stage staging")
+        now, live = saturday.now(), [spell for spell in platform.spells(MODEL) if spell.until is None]
+        standings = platform.standings_at(MODEL, now)
+        render.moment(now, now, standings, live, platform.history(MODEL, now))
+        shows("mlplatform history churn --at 2026-11-21T10:30+01:00")
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_the_ledger_keeps_the_digest_and_finds_another_one_put_in_its_place(sqli
 
     told = sqlite_place.told("register", MODEL, "--run", sqlite_place.fresh_run)
     entry = sqlite_place.told("history", MODEL)[-1]
-    assert entry["draft"]["data"]["digest"] == told["digest"] == bundle(sqlite_place, 6).name
+    assert entry["draft"]["data"]["version"]["digest"] == told["digest"] == bundle(sqlite_place, 6).name
     other = bundle(sqlite_place, 4).name
     swap = text("UPDATE versions SET digest = :digest WHERE model = :model AND number = 6")
     with sqlite_place.opened() as platform:

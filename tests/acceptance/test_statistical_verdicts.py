@@ -26,7 +26,6 @@ from mlplatform.control import Platform
 from tests import documents
 from tests.mlflow_stores import fresh_store
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "operations.md"
 POLICY = """
 model  = "{model}"
 ladder = ["production"]
@@ -75,12 +74,6 @@ def live(platform: Platform, model: str) -> str:
     return platform.version(f"{model}@production").ref
 
 
-def assert_page_shows(command: str, output: str) -> None:
-    """The page shows this command with this output, but for numbers and names of runs."""
-    step = next(step for step in documents.steps(PAGE.read_text()) if step.command == command)
-    assert documents.same("\n".join(step.shown), output, Path("/home/ada/shop")), output
-
-
 # ---- rows made here
 
 
@@ -111,7 +104,7 @@ def test_a_model_as_good_as_the_incumbent_passes(churn: Platform, capsys: pytest
     said = capsys.readouterr().out
     assert "PASS         no_regression: accuracy against churn@1: gained " in said
     assert f"(tango, 95% each, margin 0.02, n={HELD})" in said
-    assert_page_shows("mlplatform check churn@2 production", said)
+    documents.assert_shown("operations.md", "mlplatform check churn@2 production", said)
 
 
 def test_a_worse_model_is_refused(churn: Platform, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +124,7 @@ def test_too_few_rows_wait_and_say_how_many_would_be_enough(
     assert FEW < int(found[1]) < HELD  # version 2, the same model on all rows, passes
     assert live(churn, "churn") == "churn@1"
     assert run(["check", "churn@4", "production"]) == 4
-    assert_page_shows("mlplatform check churn@4 production", capsys.readouterr().out)
+    documents.assert_shown("operations.md", "mlplatform check churn@4 production", capsys.readouterr().out)
 
 
 def test_at_margin_zero_a_model_as_good_as_the_incumbent_waits(churn: Platform) -> None:
@@ -200,4 +193,6 @@ def test_the_retrained_model_does_not_replace_the_one_that_the_old_concept_suits
     assert estimate == pytest.approx(0.645 - 0.823, abs=0.005)
     assert low < estimate < high < -0.02
     assert int(seen[4]) > WINDOW - 20  # rows that were seen in training, to the last digit, are left out
-    assert_page_shows('mlplatform promote electricity@2 production --reason "retrained"', said)
+    documents.assert_shown(
+        "operations.md", 'mlplatform promote electricity@2 production --reason "retrained"', said
+    )
