@@ -37,7 +37,7 @@ from mlplatform.domain.retention import is_collected
 from mlplatform.domain.verdict import Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.flows.approve import incumbent
-from mlplatform.flows.deploy import unfinished
+from mlplatform.flows.rollout import unfinished
 from mlplatform.flows.evaluate import judge
 from mlplatform.plugins.targets.local import LocalTarget
 from tests.bundles import freeze_bytes
@@ -142,6 +142,8 @@ class Place:
         self, words: Sequence[str], failpoint: str = "", kill_after_seconds: float | None = None
     ) -> tuple[int, str, str]:
         output, errors = self.folder / "output.log", self.folder / "errors.log"
+        for file in (output, errors):  # a kill may come before the child has opened them
+            file.write_text("")
         environment = self.environment | {"MLPLATFORM_FAILPOINT": failpoint}
         code = self.forker.run(words, self.folder, environment, output, errors, kill_after_seconds)
         return code, output.read_text(), errors.read_text()
