@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench-promotion soak pin clean
+.PHONY: help demo test test-docker lint format bench-promotion bench-serving soak pin clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,10 @@ test: $(STAMP) ## Every test; those on data sets need MLPLATFORM_DATA
 	@echo "==> pytest $(PYTEST_ARGS)"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-docker: $(STAMP) ## Images and containers on a real engine: DOCKER_HOST's, or one of its own (Debian, root)
+	@echo "==> pytest -m docker"
+	@.ci/with-docker $(BIN)/python -m pytest -m docker -n 0 $(DOCKER_ARGS)
+
 lint: $(STAMP) ## Style, types and floors
 	@echo "==> ruff check"
 	@$(BIN)/ruff check .
@@ -36,6 +40,8 @@ lint: $(STAMP) ## Style, types and floors
 	@$(BIN)/mypy
 	@echo "==> lint-imports"
 	@$(BIN)/lint-imports --no-logo
+	@echo "==> hadolint"
+	@$(BIN)/hadolint docker/*.Dockerfile
 
 format: $(STAMP) ## Rewrite the code in the house style
 	@$(BIN)/ruff check --fix .
@@ -47,12 +53,16 @@ bench-promotion: $(STAMP) ## What a decision costs and how often it errs: gates,
 	@echo "==> the ledger at a million moves"
 	@$(BIN)/python -m tests.bench.bench_ledger
 
+bench-serving: $(STAMP) ## The model server beside MLflow's and FastAPI: speed, memory, start (ten minutes; wrk if installed)
+	@$(BIN)/python -m tests.bench.bench_serving
+
 soak: $(STAMP) ## Long runs, before a release: hours (MLPLATFORM_KILLS=20 for fewer kills of each flow)
 	@echo "==> pytest -m soak"
 	@$(BIN)/python -m pytest -m soak --timeout 7200
 
 pin: $(STAMP) ## Write the installed versions to constraints.txt
 	@$(BIN)/python .ci/pin.py > constraints.new && mv constraints.new constraints.txt
+	@for image in server control; do $(BIN)/python .ci/pin.py $$image > docker/$$image-requirements.txt; done
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,7 +1,11 @@
-"""Print the exact versions of everything that pyproject.toml asks for, as they are installed here."""
+"""Print the exact versions of what pyproject.toml asks for, as they are installed here.
+
+`pin.py` prints all of it, `pin.py server` and `pin.py control` what an image holds (docker/*.Dockerfile).
+"""
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -14,10 +18,20 @@ HEADER = """\
 # torch is pinned so that no build with gigabytes of CUDA is pulled in."""
 
 
-def asked_for() -> list[Requirement]:
+IMAGE = "# What docker/{0}.Dockerfile installs. Written by `make pin`."
+
+
+def asked_for(image: str = "") -> list[Requirement]:
+    """What pyproject.toml lists: everything, or what one image needs."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    return [Requirement(line) for line in [*project["dependencies"], *extras]]
+    needed, extras = project["dependencies"], project["optional-dependencies"]
+    lines = {
+        "": [*needed, *(line for lines in extras.values() for line in lines)],
+        "server": extras["server"],
+        # torch only where the image's builder asks for it
+        "control": [*(line for line in needed if not line.startswith("torch")), *extras["postgres"]],
+    }[image]
+    return [Requirement(line) for line in lines]
 
 
 def closure(wanted: list[Requirement]) -> dict[str, str]:
@@ -39,6 +53,7 @@ def closure(wanted: list[Requirement]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(HEADER)
-    for name, version in sorted(closure(asked_for()).items()):
+    image = sys.argv[1] if len(sys.argv) > 1 else ""
+    print(IMAGE.format(image) if image else HEADER)
+    for name, version in sorted(closure(asked_for(image)).items()):
         print(f"{name}=={version}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from mlplatform.errors import BrokenExtension, UnknownName
@@ -32,19 +31,32 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "onnx": "mlplatform.plugins.runtimes.onnx:OnnxRuntime",
         "sklearn": "mlplatform.plugins.runtimes.sklearn:SklearnRuntime",
         "torch": "mlplatform.plugins.runtimes.torch:TorchRuntime",
+        "pyfunc": "mlplatform.plugins.runtimes.pyfunc:PyfuncRuntime",
     },
-    "target": {"local": "mlplatform.plugins.targets.local:LocalTarget"},
+    "target": {
+        "local": "mlplatform.plugins.targets.local:LocalTarget",
+        "docker": "mlplatform.plugins.targets.docker:DockerTarget",
+        "external": "mlplatform.plugins.targets.external:ExternalTarget",
+    },
     "metric": {
         "drift": "mlplatform.plugins.metrics.drift:DriftMetric",
         "quality": "mlplatform.plugins.metrics.quality:QualityMetric",
+    },
+    "judge": {
+        "error_rate": "mlplatform.plugins.judges.error_rate:ErrorRateJudge",
+        "latency": "mlplatform.plugins.judges.latency:LatencyJudge",
+        "memory": "mlplatform.plugins.judges.memory:MemoryJudge",
+        "output_drift": "mlplatform.plugins.judges.output_drift:OutputDriftJudge",
+        "disagreement": "mlplatform.plugins.judges.disagreement:DisagreementJudge",
+        "quality": "mlplatform.plugins.judges.quality:QualityJudge",
     },
     "trigger": {"sustained": "mlplatform.plugins.triggers.sustained:SustainedTrigger"},
 }
 
 
 def names(kind: str) -> dict[str, str]:
-    """Every known name of a kind, built in or from another package."""
-    return {**_BUILTIN[kind], **_installed(kind)}
+    """Every known name of a kind, built in or from another package; nobody replaces what is built in."""
+    return {**_BUILTIN[kind], **{k: v for k, v in _installed(kind).items() if k not in _BUILTIN[kind]}}
 
 
 def kinds() -> tuple[str, ...]:
@@ -53,7 +65,9 @@ def kinds() -> tuple[str, ...]:
 
 def find(kind: str, name: str) -> Any:
     """The class behind a name; UnknownName lists the known ones, BrokenExtension says why one does not load."""
-    known = names(kind)
+    known = _BUILTIN[kind]
+    if name not in known:  # only then: to ask what is installed takes a server a tenth of its start
+        known = names(kind)
     if name not in known:
         raise UnknownName(kind, name, known)
     module, _, attribute = known[name].partition(":")
@@ -65,4 +79,6 @@ def find(kind: str, name: str) -> Any:
 
 @cache
 def _installed(kind: str) -> dict[str, str]:
+    from importlib.metadata import entry_points
+
     return {point.name: point.value for point in entry_points(group=f"mlplatform.{kind}")}

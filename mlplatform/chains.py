@@ -10,11 +10,11 @@ from functools import cached_property, partial
 from mlplatform.calendar import window_at
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy
-from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.token import Identity
 from mlplatform.domain.version import Version
-from mlplatform.errors import LeaseHeld, MlflowUnreachable, MlplatformError, StageConflict
-from mlplatform.flows import deploy, probation, project, promote, reconcile, register, retrain, rollback
+from mlplatform.errors import LeaseHeld, MlflowUnreachable, MlplatformError, RolloutRunning, StageConflict
+from mlplatform.flows import probation, project, promote, reconcile, register, retrain, rollback, rollout
 from mlplatform.flows.difference import Difference, bound
 from mlplatform.flows.lease import holding
 from mlplatform.flows.promote import Outcome, Wish
@@ -105,25 +105,37 @@ class Chains:
         outcome = promote.promote(self.world, policy, wish)
         if outcome.rollout is None:
             return outcome
-        settled = deploy.follow(self.world, policy, outcome.rollout)
+        settled = rollout.follow(self.world, policy, outcome.rollout)
+        status, because = "done", outcome.because
         if settled.phase is Phase.FAILED:
-            return Outcome(
-                **{**vars(outcome), "status": "error", "because": settled.because, "rollout": settled}
-            )
-        return Outcome(**{**vars(outcome), "status": "done", "rollout": settled})
+            status, because = "error", settled.because
+        elif settled.phase is Phase.SHIFTED:
+            status, because = "rolling_out", settled.because
+        return Outcome(**{**vars(outcome), "status": status, "because": because, "rollout": settled})
 
-    def check_probation(self, policy: Policy) -> Entry | None:
-        for rollout in self.world.deployments.active(policy.model):
-            if rollout.phase is not Phase.PROBATION:
-                continue
-            step = probation.next_step(self.world, policy, rollout)
-            if step.step is Step.TAKE_BACK:
-                actor = Actor("monitor", verified=True)
-                return rollback.rollback(
-                    self.world, policy, rollout.stage, actor, f"probation: {step.because}", rollout.previous
-                )
-            if step.step is Step.CLOSE:
-                deploy.advance(self.world, policy, rollout)
+    def tend_rollouts(self, policy: Policy, probation: bool = False) -> Entry | None:
+        """Take the steps that are due, and with `probation` look at that, too; the entry that took a version back."""
+        taken_back = None
+        for active in self.world.deployments.active(policy.model):
+            if active.phase is not Phase.PROBATION:
+                taken_back = self._tend_steps(policy, active) or taken_back
+            elif probation:
+                taken_back = self._tend_probation(policy, active) or taken_back
+        return taken_back
+
+    def _tend_steps(self, policy: Policy, active: Rollout) -> Entry | None:
+        settled = rollout.follow(self.world, policy, active)
+        if settled.phase is not Phase.FAILED:
+            return None
+        return next(iter(self.world.ledger.entries(policy.model, key=rollout.failed_key(settled.id))), None)
+
+    def _tend_probation(self, policy: Policy, active: Rollout) -> Entry | None:
+        step = probation.next_step(self.world, policy, active)
+        if step.step is Step.TAKE_BACK:
+            actor, why = Actor("monitor", verified=True), f"probation: {step.because}"
+            return rollback.rollback(self.world, policy, active.stage, actor, why, active.previous)
+        if step.step is Step.CLOSE:
+            rollout.advance(self.world, policy, active)
         return None
 
     def retrain(
@@ -160,6 +172,10 @@ class Chains:
                 version, outcome = self._climb(policy, record.run_id, record.cause)
         except LeaseHeld:
             raise  # nothing was tried: the next pass brings it in
+        except RolloutRunning as busy:
+            return retrain.settle(
+                self.world, record, self._number_of(record), False, str(busy), waits=True
+            ), None
         except MlplatformError as error:
             retrain.settle(self.world, record, None, False, str(error))
             raise
@@ -169,7 +185,8 @@ class Chains:
         there = live or not policy.ladder.above(place)
         because = outcome.because if outcome else f"it is in {place}" if there else "no stage is `auto`"
         frozen = outcome is not None and outcome.status == "refused" and outcome.frozen is not None
-        return retrain.settle(self.world, record, version.number, live, because, frozen), outcome
+        waits = frozen or (outcome is not None and outcome.status == "rolling_out")
+        return retrain.settle(self.world, record, version.number, live, because, waits), outcome
 
     def take_up(self, policy: Policy) -> list[Difference]:
         """Go on with a retraining whose process died; what was found."""
@@ -194,15 +211,27 @@ class Chains:
         mend = bound(self._bring_in, policy, record)
         return [Difference(policy.model, what, f"its run {record.run_id[:8]} is brought in", mend)]
 
+    def _number_of(self, record: RetrainingRecord) -> int | None:
+        """The version that the challenger's run has become."""
+        versions = self.world.ledger.versions(record.model)
+        return next((v.number for v in reversed(versions) if v.run_id == record.run_id), None)
+
     def _thawed(self, policy: Policy) -> list[Difference]:
-        """A challenger that a freeze window held up, once the window is over."""
+        """A challenger that a freeze window or a rollout held up, once that is over."""
         record = retrain.waiting(self.world, policy.model)
         if record is None or record.version is None:
             return []
         ahead = policy.ladder.above(self.world.ledger.standings(policy.model).place(record.version))
         if ahead and window_at(policy.stage(ahead[0]).freeze, self.world.clock.now()):
             return []
-        what = f"version {record.version} waited for the end of a freeze window"
+        if any(r.phase is not Phase.PROBATION for r in self.world.deployments.active(policy.model)):
+            return []
+        own = [r for r in self.world.deployments.history(policy.model) if r.version == record.version]
+        if ahead and own and own[-1].phase is Phase.FAILED and own[-1].stage == ahead[0]:
+            what = f"the rollout of version {record.version} failed"
+            mend = bound(retrain.settle, self.world, record, record.version, False, own[-1].because)
+            return [Difference(policy.model, what, "the retraining did not go live", mend)]
+        what = f"version {record.version} waited for the end of a freeze window or of a rollout"
         mend = bound(self._bring_in, policy, record)
         return [Difference(policy.model, what, "it goes on as far as `auto` says", mend)]
 
@@ -211,7 +240,7 @@ class Chains:
 
         Called again after a crash it goes on from where the version stands.
         """
-        version = register.register(self.world, policy.model, run_id, self.actor, cause)
+        version = register.register(self.world, policy.model, run_id, self.actor, cause, policy.trust)
         if policy.retrain.compress and policy.compress.steps:
             version = register.compress(self.world, version, policy.compress.steps, self.actor)
         place, outcome = self.world.ledger.standings(policy.model).place(version.number), None

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlplatform.errors import UsageError, WorldError
+from mlplatform.errors import Refused, UsageError, WorldError
 from mlplatform.stats.batch import Array, Columns, row_count, take
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from requests.adapters import HTTPAdapter
 
 ROWS_A_REQUEST = 500
 TIMEOUT_SECONDS = 30.0
 
 
-def ask(url: str, columns: Columns) -> dict[str, Array]:
+def ask(
+    url: str, columns: Columns, token: str = "", tls: SSLContext | None = None, path: str = "/invocations"
+) -> dict[str, Array]:
     """Answers to a table: `id` (what labels are joined by) and `prediction`, (n,) or one column a class.
 
-    Raises UsageError when the server does not accept the rows, WorldError when it does not answer.
+    `token`: sent to a server that demands one. `tls`: what its certificate is checked by. Raises UsageError when the
+    server does not accept the rows, Refused when it does not accept the token, WorldError when it does not answer.
     """
     import requests
 
     ids: list[str] = []
     predictions: list[Any] = []
+    headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     with requests.Session() as session:
+        session.trust_env = False  # no proxy is between, and no ~/.netrc is meant
+        if tls is not None:
+            session.mount("https://", _checking(tls))
         for first in range(0, row_count(columns), ROWS_A_REQUEST):
             part = take(columns, np.arange(first, min(first + ROWS_A_REQUEST, row_count(columns))))
             try:
-                answer = session.post(
-                    f"{url}/invocations", data=_body(part), headers=_HEADERS, timeout=TIMEOUT_SECONDS
-                )
+                answer = session.post(url + path, data=_body(part), headers=headers, timeout=TIMEOUT_SECONDS)
             except requests.RequestException as error:
                 raise WorldError(what=f"the server at {url} does not answer: {error}") from error
             if answer.status_code != 200:
@@ -41,8 +51,26 @@ def ask(url: str, columns: Columns) -> dict[str, Array]:
     return {"id": np.array(ids, dtype=object), "prediction": _predictions(predictions)}
 
 
-def _refused(url: str, status: int, message: str) -> UsageError | WorldError:
+def _checking(tls: SSLContext) -> HTTPAdapter:
+    """An adapter of `requests` that checks a server by this context."""
+    from requests.adapters import HTTPAdapter
+
+    class Checking(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            kwargs |= {"ssl_context": tls, "assert_hostname": None if tls.check_hostname else False}
+            super().init_poolmanager(*args, **kwargs)
+
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+            """The context says what is trusted; nothing is added to it."""
+
+    return Checking()
+
+
+def _refused(url: str, status: int, message: str) -> Refused | UsageError | WorldError:
     """Rows that the server cannot take are the caller's mistake; anything else is the server's."""
+    if status in (401, 403):
+        hint = "Show a token with the scope predict:<model>, in MLPLATFORM_TOKEN or the file of MLPLATFORM_TOKEN_FILE."
+        return Refused(hint, what=f"the server at {url} answered {status}: {message}")
     if 400 <= status < 500:
         hint = (
             "Send the features of the model's signature, and beside them only `[data] context` of the policy."

@@ -62,6 +62,14 @@ class Conflict(MlplatformError):
     exit_code = CONFLICT
 
 
+class RolloutRunning(Conflict):
+    """{version} cannot enter {stage} now: {other} is being rolled out into {into} ({at})"""
+
+    hint = (
+        "Wait until it is through, or take it back: mlplatform rollback {model} --stage {into} --reason ..."
+    )
+
+
 class WorldError(MlplatformError):
     """{what}"""
 
@@ -136,6 +144,12 @@ class UnsafeArtifact(Refused):
     """{path} is refused: {why}"""
 
     hint = "Log the model again with the mlplatform SDK, in a safe format (ONNX, torch weights, skops)."
+
+
+class CodeNotAllowed(Refused):
+    """{what} runs code of its own (runtime {runtime}), and the policy does not allow that"""
+
+    hint = "Write `code_models = true` under [trust] of its policy, or log it as ONNX, skops or an exported program."
 
 
 class NotACandidate(Refused):

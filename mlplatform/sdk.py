@@ -8,17 +8,22 @@
     model = RandomForestClassifier(50).fit(X[:400], y[:400])
     run_id = mlplatform.log_candidate(model, holdout=(X[400:], y[400:]), reference=(X[:400], y[:400]), target="benign")
 
-Then `mlplatform register MODEL --run RUN_ID`. Takes fitted scikit-learn estimators and `torch.nn.Module`, a DataFrame
-or a two-dimensional array (whose columns become c0, c1, ...). Inside an MLflow run it adds to that run; without one it
-makes a run, in the project's own store when the script lies in a project.
+Then `mlplatform register MODEL --run RUN_ID`. Takes fitted scikit-learn estimators and `torch.nn.Module`, and the path
+of any other model that MLflow saved: such a one runs code of its own, and is registered only where the policy says
+`[trust] code_models = true`. Rows are a DataFrame or a two-dimensional array (whose columns become c0, c1, ...).
+Inside an MLflow run it adds to that run; without one it makes a run, in the project's own store when the script lies
+in a project.
 """
 
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,8 @@ from mlplatform.tracking import flavors, parts
 from mlplatform.tracking.client import Mlflow, prepare, quiet
 from mlplatform.tracking.describe import Kind, TrainingData, answer, describe, evaluating
 from mlplatform.tracking.runs import log_model
+from mlplatform.tracking.saved import SavedModel
+from mlplatform.tracking.saved import load as load_saved
 from mlplatform.tracking.user_rows import UserRows, infer_inputs, read_rows, read_truth
 
 EXPERIMENT = "mlplatform"
@@ -56,6 +63,7 @@ def log_candidate(
 ) -> str:
     """Log a fitted model with everything that `mlplatform register` needs; the id of the run.
 
+    model: a fitted estimator, a `torch.nn.Module`, or the path of a model that MLflow saved.
     holdout: (X, y) the model has not seen. reference: (X, y) it was trained on; what live data are compared with.
     sample: a few rows to warm servers up with; the holdout's first ones if left out.
     trained_on: X of all training rows, where `reference` is only a sample of them.
@@ -67,6 +75,9 @@ def log_candidate(
     """
     prepare()
     data = _read(holdout, reference, sample, trained_on, target)
+    if isinstance(model, str | PathLike):
+        model = load_saved(Path(model))
+        data = replace(data, inputs=model.inputs(data.inputs))
     beside = _beside(context, data)
     with evaluating(model), tempfile.TemporaryDirectory(prefix="mlplatform-candidate-") as folder:
         description = describe(model, data, kind, classes)
@@ -141,6 +152,9 @@ def _holdout_metric(model: Any, data: TrainingData, task: Task) -> tuple[str, fl
 
 def _save_model(folder: Path, model: Any, data: TrainingData, description: parts.Description) -> None:
     few = read_rows("sample", _head(data.sample.original, _EXAMPLE_ROWS))
+    if isinstance(model, SavedModel):
+        shutil.copytree(model.folder, folder)
+        return
     answers = answer(model, data, few)
     if description.runtime == "torch":
         saved = flavors.Saved(data.inputs, answers, None, description.requirements)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlplatform.config.policy_file import build, load_policy
 from mlplatform.config.settings import Settings
+from mlplatform.config.shared_endpoints import demand_agreement
 from mlplatform.config.token_text import read_token
 from mlplatform.domain.card import CardFacts
 from mlplatform.domain.duration import duration
@@ -54,6 +55,7 @@ class Wiring:
             if policy.model in found:
                 raise BadPolicy(str(path), [f"model {policy.model!r} has another policy already"])
             found[policy.model] = policy
+        demand_agreement(zip(self.settings.policies, found.values(), strict=True))
         return found
 
     def policy(self, model: str) -> Policy:
@@ -118,16 +120,21 @@ class Wiring:
             card=render_card,
             work=work,
             progress=self.progress,
+            beside=self.beside,
             draw=_draw,
         )
 
     def identity(self) -> Identity:
         """Who acts. Looked up each time, so that a revoked token stops a process that runs. Raises MistypedToken,
         RefusedToken, OpenTokenFile."""
-        given = read_token(self.settings)
+        given = self.token()
         if given is None:
             return Identity(Actor(self.settings.actor))
         return identify(self.world.tokens, self.clock.now(), *given)
+
+    def token(self) -> tuple[str, str] | None:
+        """The text of the token that was given, and where it stands. Raises OpenTokenFile."""
+        return read_token(self.settings)
 
     @cached_property
     def schedules(self) -> Schedules:
@@ -137,8 +144,12 @@ class Wiring:
 
     def project(self, policy: Policy) -> Path:
         """The folder of the policy's MLflow Project."""
+        return self.beside(policy, policy.retrain.project)
+
+    def beside(self, policy: Policy, name: str) -> Path:
+        """A file or folder that a policy names, relative to the policy's own file."""
         path = next(p for p in self.settings.policies if load_policy(p).model == policy.model)
-        return (path.parent / policy.retrain.project).resolve()
+        return (path.parent / name).resolve()
 
     def monitoring_page(self, policy: Policy) -> str:
         """The HTML report of the newest windows."""

@@ -57,12 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     without_data = data_folder() is None
-    asked_for_soak = "soak" in (config.option.markexpr or "")
+    asked_for = {mark for mark in ("soak", "docker") if mark in (config.option.markexpr or "")}
     kept, left_out = [], []
     for item in items:
         needs_data = without_data and item.get_closest_marker("data")
-        too_long = not asked_for_soak and item.get_closest_marker("soak")
-        (left_out if needs_data or too_long else kept).append(item)
+        not_asked_for = any(item.get_closest_marker(m) for m in ("soak", "docker") if m not in asked_for)
+        (left_out if needs_data or not_asked_for else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept

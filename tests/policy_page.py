@@ -17,6 +17,7 @@ from mlplatform.domain import policy
 from mlplatform.domain.approval import Demand
 from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
+from mlplatform.domain.limits import RequestLimits
 
 PAGE = Path(__file__).parent.parent / "docs" / "policy.md"
 MARK = "<!-- from here on written by `python -m tests.policy_page` -->\n"
@@ -26,19 +27,25 @@ TABLES: dict[str, type[Any]] = {
     "[data] evaluate": policy.EvaluateOn,
     "[stages.NAME]": policy.Stage,
     "[stages.NAME] endpoint": policy.Endpoint,
+    "[stages.NAME] endpoint.limits": RequestLimits,
+    "[stages.NAME] endpoint.tls": policy.Tls,
     "[stages.NAME] approvals": Demand,
     "[stages.NAME] freeze": Freeze,
+    "[stages.NAME] rollout": policy.RolloutPlan,
     "[stages.NAME] probation": policy.Probation,
     "[compress]": policy.Compress,
     "[capture]": policy.Capture,
+    "[capture] keep": policy.Keep,
     "[watch]": policy.Watch,
     "[retrain]": policy.Retrain,
     "[retrain] governor": Limits,
     "[reconcile]": policy.Reconcile,
     "[gc]": policy.Gc,
+    "[trust]": policy.Trust,
 }
 EXTENSIONS = {
     "gate": "Gates (`[stages.NAME] gates`)",
+    "judge": "Judges (`[stages.NAME.rollout] judge`)",
     "technique": "Techniques (`[compress] steps`)",
     "metric": "Metrics (`[watch] metrics`)",
     "trigger": "Triggers (`[retrain] when`)",

@@ -37,8 +37,8 @@ from mlplatform.domain.retention import is_collected
 from mlplatform.domain.verdict import Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.flows.approve import incumbent
-from mlplatform.flows.rollout import unfinished
 from mlplatform.flows.evaluate import judge
+from mlplatform.flows.rollout import unfinished
 from mlplatform.plugins.targets.local import LocalTarget
 from tests.bundles import freeze_bytes
 from tests.forking import Forker
@@ -295,8 +295,9 @@ def _register_broken(platform: Platform, run_id: str) -> None:
 # --- what must hold after any crash ---------------------------------------------------------------------------------
 
 
-def assert_whole(place: Place, places: dict[int, str], run_left: bool = False) -> None:
-    """Everything agrees: ledger, MLflow, server, bytes, files, leases. `run_left`: a server should be running."""
+def assert_whole(place: Place, places: dict[int, str], run_left: bool = False, share: float = 0.0) -> None:
+    """Everything agrees: ledger, MLflow, server, bytes, files, leases. `run_left`: a server should be running; `share`:
+    of the requests, for the version in staging, which is being rolled out."""
     with place.opened() as platform:
         world = platform.world
         assert dict(world.ledger.standings(MODEL).places) == places
@@ -314,7 +315,9 @@ def assert_whole(place: Place, places: dict[int, str], run_left: bool = False) -
         for name in ("change", "retrain"):
             assert world.leases.holder(f"{name}:{MODEL}") is None
         assert all(r.outcome != "started" for r in world.retrainings.history(MODEL))
-        _assert_served(platform, holders["production"], run_left)
+        _assert_served(
+            platform, holders["production"], run_left, {holders["staging"]: share} if share else {}
+        )
         _assert_evaluations_whole(platform)
         _assert_bytes(platform)
     assert_nothing_temporary(place)
@@ -327,10 +330,12 @@ def assert_nothing_temporary(place: Place) -> None:
     assert not left, f"left behind: {', '.join(map(str, left))}"
 
 
-def _assert_served(platform: Platform, holder: int, run_left: bool) -> None:
+def _assert_served(platform: Platform, holder: int, run_left: bool, beside: dict[int, float]) -> None:
     version = platform.version(f"{MODEL}@{holder}")
     routes = platform.world.documents.routes(MODEL)
-    assert routes and [(r.digest, r.share) for r in routes.routes] == [(version.digest, 1.0)]
+    wanted = {**beside, holder: 1 - sum(beside.values())}
+    assert routes and {r.version: r.share for r in routes.routes} == wanted
+    assert version.digest in [r.digest for r in routes.routes]
     places = platform.world.ledger.standings(MODEL).places
     assert {places[r.version] for r in routes.standby} <= {STANDBY}
     state = platform.endpoint(MODEL)
@@ -338,7 +343,7 @@ def _assert_served(platform: Platform, holder: int, run_left: bool) -> None:
     if run_left:
         workers = platform.world.documents.workers(MODEL)
         assert [w.generation for w in workers] == [routes.generation]
-        assert answering(state.server.url) == version.ref
+        assert answering(state.server.url) in [f"{MODEL}@{number}" for number in wanted]
 
 
 def _assert_evaluations_whole(platform: Platform) -> None:

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("roles", sa.Text, nullable=False),
+        sa.Column("scopes", sa.Text, nullable=False),
         sa.Column("secret_hash", sa.Text, nullable=False),
         sa.Column("created_at", UTC, nullable=False),
         sa.Column("created_by", sa.Text, nullable=False),

@@ -46,6 +46,12 @@ def token() -> None:
 @click.option(
     "--role", "roles", multiple=True, help="What its owner may do; `admin` adds and revokes tokens."
 )
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="What it may ask model servers for: predict:MODEL, labels:MODEL, metrics; `*` is every model.",
+)
 @click.option("--expires", help="For example 90d; without it the token holds until it is revoked.")
 @click.option(
     "--into",
@@ -55,22 +61,33 @@ def token() -> None:
 @dry_run_option
 @json_option
 def add(
-    name: str, roles: tuple[str, ...], expires: str | None, into: Path | None, dry_run: bool, as_json: bool
+    name: str,
+    roles: tuple[str, ...],
+    scopes: tuple[str, ...],
+    expires: str | None,
+    into: Path | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Make a token for a person. It is shown once; only its SHA-256 is kept.
+    """Make a token for a person, or with scopes for a program. It is shown once; only its SHA-256 is kept.
 
     \b
     mlplatform token add ada --role risk --expires 90d
+    mlplatform token add shop --scope predict:churn --into shop.token
     """
     p = platform()
     if dry_run:
-        emit(p.add_token(name, roles, expires, dry_run), as_json, _issued)
+        emit(p.add_token(name, roles, expires, dry_run, scopes=scopes), as_json, _issued)
         return
     if into is None:
-        p.add_token(name, roles, expires, hand_over=lambda issued: emit(issued, as_json, _issued))
+        p.add_token(
+            name, roles, expires, hand_over=lambda issued: emit(issued, as_json, _issued), scopes=scopes
+        )
         return
     with _new_file(into) as file:
-        issued = p.add_token(name, roles, expires, hand_over=lambda issued: _write(file, issued))
+        issued = p.add_token(
+            name, roles, expires, hand_over=lambda issued: _write(file, issued), scopes=scopes
+        )
     result = {"token": issued.token, "into": str(into), "dry_run": False}
     emit(result, as_json, lambda _: click.echo(f"{_told(issued.token)}; it is in {into}"))
 
@@ -78,7 +95,7 @@ def add(
 @token.command("list")
 @json_option
 def list_tokens(as_json: bool) -> None:
-    """Every token ever made: owner, roles, who made and who revoked it.
+    """Every token ever made: owner, roles, scopes, who made and who revoked it.
 
     \b
     mlplatform token list
@@ -95,7 +112,7 @@ def list_tokens(as_json: bool) -> None:
 @dry_run_option
 @json_option
 def revoke(id: str, dry_run: bool, as_json: bool) -> None:
-    """End a token at once. What was approved with it and not yet promoted is void.
+    """End a token at once, in model servers within a second. What was approved with it and not promoted is void.
 
     \b
     mlplatform token revoke 3f9a0c12
@@ -149,9 +166,10 @@ def _issued(item: Issued) -> None:
 
 
 def _told(token: Token, planned: bool = False) -> str:
-    roles = f", roles {', '.join(token.roles)}" if token.roles else ", no roles"
+    roles = f", roles {', '.join(token.roles)}" if token.roles else "" if token.scopes else ", no roles"
+    scopes = f", scopes {', '.join(token.scopes)}" if token.scopes else ""
     ends = f", until {render.when(token.expires_at)} UTC" if token.expires_at else ""
-    return f"token {'' if planned else f'{token.id} '}for {token.owner}{roles}{ends}"
+    return f"token {'' if planned else f'{token.id} '}for {token.owner}{roles}{scopes}{ends}"
 
 
 def _table(tokens: Sequence[Token], holds: Sequence[bool]) -> None:
@@ -164,6 +182,7 @@ def _table(tokens: Sequence[Token], holds: Sequence[bool]) -> None:
         state = "holds" if good else "expired"
         if item.revoked_at:
             state = f"revoked {render.when(item.revoked_at)} by {item.revoked_by}"
-        roles = ", ".join(item.roles) or "-"
-        rows.append((item.id, item.owner, roles, render.when(item.created_at), item.created_by, until, state))
-    render.table(("id", "owner", "roles", "made (UTC)", "by", "expires", "state"), rows)
+        roles, scopes = ", ".join(item.roles) or "-", ", ".join(item.scopes) or "-"
+        made = render.when(item.created_at)
+        rows.append((item.id, item.owner, roles, scopes, made, item.created_by, until, state))
+    render.table(("id", "owner", "roles", "scopes", "made (UTC)", "by", "expires", "state"), rows)

@@ -75,7 +75,7 @@ def register(model: str, run_id: str, dry_run: bool, as_json: bool) -> None:
     if dry_run:
         from mlplatform.flows import plan
 
-        emit(plan.registration(p.world, p.policy(model).model, run_id), as_json, render.planned_version)
+        emit(plan.registration(p.world, p.policy(model), run_id), as_json, render.planned_version)
         return
     emit(p.register(model, run_id), as_json, render.version)
 
@@ -136,7 +136,7 @@ def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool,
     outcome = p.promote(ref, stage, reason, break_glass, dry_run)
     emit(outcome, as_json, render.outcome)
     if outcome.rollout and outcome.status == "done" and not as_json:
-        render.serving(p.endpoint(outcome.rollout.endpoint))
+        render.serving(p.endpoint(f"{outcome.rollout.endpoint}/{outcome.rollout.model}"))
     leave(outcome.exit_code)
 
 

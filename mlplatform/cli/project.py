@@ -126,9 +126,11 @@ def check_policy(path: Path | None, as_json: bool) -> None:
     """
     from mlplatform.config.policy_file import load_policy
     from mlplatform.config.settings import load_settings
+    from mlplatform.config.shared_endpoints import demand_agreement
 
     paths = [path] if path else load_settings().policies
     policies = [load_policy(p) for p in paths]
+    demand_agreement(zip(paths, policies, strict=True))
     emit(policies, as_json, lambda _: _policies(paths, policies))
 
 

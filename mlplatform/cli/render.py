@@ -65,7 +65,11 @@ def outcome(item: Outcome) -> None:
             click.echo(
                 f"  next         mlplatform approve {item.version.ref} --for {item.stage} --reason ..."
             )
-    for change in item.changes if item.status in ("done", "rolling_out") else ():
+    if item.status == "rolling_out" and not item.dry_run:
+        click.echo(
+            f"  next         mlplatform monitor {item.version.model} looks again, and so does `mlplatform up`"
+        )
+    for change in item.changes if item.status == "done" else ():
         click.echo(f"  version {change.version}: {change.origin} -> {change.target}")
 
 
@@ -148,7 +152,7 @@ def _who(item: Entry) -> str:
 def serving(item: EndpointState) -> None:
     """Where an endpoint answers."""
     if item.server.running:
-        click.echo(f"  {' '.join(item.serving)} answers at {item.server.url}/invocations")
+        click.echo(f"  {' '.join(item.serving)} answers at {item.server.url}{item.path}")
 
 
 def endpoints(items: Sequence[EndpointState]) -> None:
@@ -159,11 +163,20 @@ def endpoints(items: Sequence[EndpointState]) -> None:
             e.server.url if e.server.running else "stopped",
             " ".join(e.serving) or "-",
             e.generation,
-            e.rollout.phase.value if e.rollout else "-",
+            _rolling(e),
         )
         for e in items
     ]
     table(("endpoint", "stage", "server", "serving", "generation", "rollout"), rows)
+
+
+def _rolling(item: EndpointState) -> str:
+    """`2: 5 %, step 2 of 4`, or the rollout's phase."""
+    if item.rollout is None:
+        return "-"
+    if item.baking is None:
+        return item.rollout.phase.value
+    return f"{item.rollout.version}: {item.baking}"
 
 
 def loop(item: Loop) -> None:
@@ -180,6 +193,9 @@ def loop(item: Loop) -> None:
         )
     if item.rolled_back:
         entry(item.rolled_back)
+    for rollout in item.rollouts:
+        if rollout.phase == "shifted":
+            click.echo(f"{rollout.model}@{rollout.version} to {rollout.stage}: {rollout.because}")
     if item.retrained:
         click.echo(f"retraining: {item.retrained.record.outcome}")
     if item.promoted:

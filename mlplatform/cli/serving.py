@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,9 @@ from mlplatform.cli.common import (
     progress,
     read_table,
 )
+from mlplatform.domain.access import is_loopback
+from mlplatform.domain.limits import RequestLimits, option
+from mlplatform.errors import UsageError
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
@@ -47,13 +52,20 @@ def deploy(model: str | None, stage: str | None, dry_run: bool, as_json: bool) -
 @click.option("--stage", help="Default: the highest stage with an endpoint.")
 @json_option
 def undeploy(model: str | None, stage: str | None, as_json: bool) -> None:
-    """Stop a stage's model server; the stage keeps its version.
+    """Stop a stage's model server, or take the model out where others answer there; the stage keeps its version.
 
     \b
     mlplatform undeploy churn
     """
-    name = platform().undeploy(only_model(model), stage)
-    emit({"endpoint": name, "running": False}, as_json, lambda r: click.echo(f"endpoint {name} stopped"))
+    p, chosen = platform(), only_model(model)
+    name = p.undeploy(chosen, stage)
+    running = p.endpoint(name).server.running
+    said = (
+        f"endpoint {name} answers for {chosen} no more, and goes on for others"
+        if running
+        else f"endpoint {name} stopped"
+    )
+    emit({"endpoint": name, "running": running}, as_json, lambda r: click.echo(said))
 
 
 @click.command()
@@ -67,24 +79,49 @@ def endpoints(as_json: bool) -> None:
     emit(platform().endpoints(), as_json, render.endpoints)
 
 
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each limit, as the server has them."""
+    for limit in reversed(fields(RequestLimits)):
+        command = click.option(option(limit.name), default=limit.default, show_default=True)(command)
+    return command
+
+
 @click.command()
 @click.argument("ref")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, help="0 takes any free one.", show_default=True)
 @click.option("--workers", default=1, show_default=True)
-def serve(ref: str, host: str, port: int, workers: int) -> None:
+@_limit_options
+def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
     """Serve one version in the foreground until Ctrl-C; no stage is touched.
 
     \b
     mlplatform serve churn@7 --port 5001
+    mlplatform serve churn@7 --deadline-ms 2000 --max-waiting 64
     """
     from mlplatform.serving.main import listen
 
     p = platform()
     p.version(ref)
+    _demand_own(host)
+    try:
+        taken_on = RequestLimits(**limits)
+    except ValueError as error:
+        raise UsageError(what=str(error)) from None
     for probe in listen(host, port, 1):  # told here as every other error; the server itself would only log it
         probe.close()
-    p.serve(ref, host, port, workers)
+    p.serve(ref, host, port, workers, taken_on)
+
+
+def _demand_own(host: str) -> None:
+    """What other machines can reach has tokens and TLS, and so an endpoint that says them."""
+    try:
+        own = is_loopback(host)
+    except ValueError as error:
+        raise UsageError(what=str(error)) from None
+    if not own:
+        hint = "Give a stage an endpoint with this `host`, tokens and `tls`, and deploy it; see docs/operations.md."
+        raise UsageError(hint, what=f"`serve` answers this machine only, and {host} is reachable from others")
 
 
 @click.command()
@@ -102,6 +139,7 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     \b
     mlplatform predict churn new.parquet --out answers.parquet
     mlplatform predict churn@7 new.csv
+    mlplatform predict shared/churn new.csv    # of several models at one endpoint
     """
     p, table = platform(), read_table(rows)
     if "@" not in target:

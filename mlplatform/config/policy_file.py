@@ -21,6 +21,7 @@ from mlplatform.errors import UsageError
 
 EXTENSIONS = {
     ("stages", "*", "gates"): "gate",
+    ("stages", "*", "rollout", "judge"): "judge",
     ("compress", "steps"): "technique",
     ("watch", "metrics"): "metric",
     ("retrain", "when"): "trigger",
@@ -37,6 +38,7 @@ def load_policy(path: Path) -> Policy:
     _check_stages(file)
     _check_targets(file)
     _check_freezes(file)
+    _check_judges(file)
     for where, kind, use in _uses(values):
         file.mistakes += [Mistake(where + m.where, m.what) for m in _check_use(kind, use)]
     file.finish()
@@ -59,11 +61,18 @@ def _regular(written: Mapping[str, Any]) -> dict[str, Any]:
     if "ladder" in values:
         values["ladder"] = {"stages": values["ladder"]}
     if isinstance(stages := values.get("stages"), dict):
-        values["stages"] = {name: _with_uses(stage, "gates") for name, stage in stages.items()}
+        values["stages"] = {name: _regular_stage(stage) for name, stage in stages.items()}
     for table, key in (("compress", "steps"), ("watch", "metrics"), ("retrain", "when")):
         if table in values:
             values[table] = _with_uses(values[table], key)
     return values
+
+
+def _regular_stage(stage: Any) -> Any:
+    stage = _with_uses(stage, "gates")
+    if not isinstance(stage, dict) or "rollout" not in stage:
+        return stage
+    return {**stage, "rollout": _with_uses(stage["rollout"], "judge")}
 
 
 def _with_uses(table: Any, key: str) -> Any:
@@ -112,6 +121,9 @@ def _check_targets(file: TomlFile) -> None:
         target = endpoint.get("target", "local")
         if isinstance(target, str) and target not in known:
             file.note((*where, "target"), unknown("target", target, known))
+        elif isinstance(target, str) and isinstance(options := endpoint.get("options", {}), dict):
+            wrong = _check_use("target", Use(target, options))
+            file.mistakes += [Mistake((*where, "options", *m.where), m.what) for m in wrong]
         if used[str(endpoint.get("name"))] > 1:
             file.note((*where, "name"), "two stages cannot share an endpoint")
 
@@ -128,6 +140,26 @@ def _check_freezes(file: TomlFile) -> None:
                 value = freeze.get(key) if isinstance(freeze, dict) else None
                 if isinstance(value, str) and (wrong := _refusal(check, value)):
                     file.note((*where, key), wrong)
+
+
+def _check_judges(file: TomlFile) -> None:
+    """Judges that could never judge: they would pause every rollout for ever."""
+    captured = value_at(file.values.get("capture"), "sample")
+    known = catalog.names("judge")
+    stages = file.values.get("stages")
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        rollout = value_at(stage, "rollout")
+        steps, judges = value_at(rollout, "steps"), value_at(rollout, "judge")
+        shadow = isinstance(steps, list) and any(str(step).strip().startswith("shadow") for step in steps)
+        for position, judge in enumerate(judges if isinstance(judges, list) else ()):
+            use = judge if isinstance(judge, str) else value_at(judge, "use")
+            if use not in known:
+                continue
+            needs, where = catalog.find("judge", use).needs, ("stages", name, "rollout", "judge", position)
+            if "pairs" in needs and not shadow:
+                file.note(where, f'{use} compares answers to the same rows: add the step "shadow:10m"')
+            if needs - {"counts"} and captured == 0:
+                file.note(where, f"{use} reads captured requests, and capture.sample is 0")
 
 
 def _refusal(check: Callable[[str], object], value: str) -> str:
@@ -155,7 +187,7 @@ def _uses(
         for position, item in enumerate(values):
             if isinstance(item, dict) and isinstance(item.get("use"), str):
                 yield (*where, position), kind, Use(item["use"], item.get("options", {}))
-    elif isinstance(values, dict) and len(pattern) < 3:
+    elif isinstance(values, dict) and len(pattern) < max(map(len, EXTENSIONS)):
         for key, below in values.items():
             step = "*" if pattern == ("stages",) else key
             yield from _uses(below, (*pattern, step), (*where, key))

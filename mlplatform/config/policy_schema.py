@@ -38,10 +38,11 @@ def _collect(cls: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _owner(place: tuple[str, ...], policy: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    table: dict[str, Any] = policy["properties"][place[0]]
-    if "*" in place:
-        table = table["additionalProperties"]
-    owner: dict[str, Any] = definitions[table["$ref"].rpartition("/")[2]]
+    """The table that names extensions under the last key of the place."""
+    owner = policy
+    for part in place[:-1]:
+        table = owner["additionalProperties"] if part == "*" else owner["properties"][part]
+        owner = definitions[table["$ref"].rpartition("/")[2]] if "$ref" in table else table
     return owner
 
 

@@ -16,8 +16,8 @@ from mlplatform.domain.card import CardFacts
 from mlplatform.domain.history import Spell, spells
 from mlplatform.domain.ladder import Change, Standings
 from mlplatform.domain.ledger import Actor, Entry
-from mlplatform.domain.policy import Policy, Use
-from mlplatform.domain.rollout import Rollout
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.rollout import Baking, Rollout
 from mlplatform.domain.token import Identity, Token
 from mlplatform.domain.trend import Trend
 from mlplatform.domain.version import Version
@@ -28,6 +28,7 @@ from mlplatform.errors import (
 )
 from mlplatform.flows import (
     approve,
+    live,
     reconcile,
     retire,
     retrain,
@@ -61,6 +62,15 @@ class EndpointState:
     serving: tuple[str, ...]
     generation: int
     rollout: Rollout | None = None
+    baking: Baking | None = None
+    """The rollout's step, while it has some to go."""
+    others: tuple[str, ...] = ()
+    """Models that the server answers for beside this one."""
+
+    @property
+    def path(self) -> str:
+        """Where requests in MLflow's protocol go; with other models there, each has its own."""
+        return f"/models/{self.model}/invocations" if self.others else "/invocations"
 
 
 class Looking:
@@ -179,11 +189,15 @@ class Looking:
         ]
 
     def endpoint(self, name: str) -> EndpointState:
-        """One endpoint; raises UnknownName."""
-        states = {e.name: e for e in self.endpoints()}
-        if name not in states:
-            raise UnknownName("endpoint", name, states)
-        return states[name]
+        """One endpoint, or one model's part in it: `shared/churn`; raises UnknownName."""
+        states = self.endpoints()
+        endpoint, _, model = name.partition("/")
+        found = [e for e in states if e.name == endpoint and model in ("", e.model)]
+        if not found:
+            raise UnknownName(
+                "endpoint", name, [e.name for e in states] + [f"{e.name}/{e.model}" for e in states]
+            )
+        return found[0]
 
     def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
         self.policy(model)
@@ -209,17 +223,20 @@ class Looking:
     def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
         endpoint = policy.stage(stage).endpoint
         assert endpoint is not None
-        target: Target = self.world.build("target", Use(endpoint.target))
+        target: Target = self.world.build("target", endpoint.runs_on)
         routes = self.world.documents.routes(endpoint.name)
         active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
+        rolling = live.running(self.world, policy, stage)
         return EndpointState(
             endpoint.name,
             policy.model,
             stage,
             target.status(self.world.documents.folder(endpoint.name)),
-            tuple(f"{r.model}@{r.version}" for r in routes.routes) if routes else (),
+            tuple(f"{r.model}@{r.version}" for r in routes.part(policy.model).routes) if routes else (),
             routes.generation if routes else 0,
-            active[-1] if active else None,
+            rolling[0] if rolling else active[-1] if active else None,
+            rolling[1] if rolling else None,
+            tuple(name for name in routes.models if name != policy.model) if routes else (),
         )
 
     def _as_of(self, policy: Policy) -> datetime:

@@ -9,14 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mlplatform import client
 from mlplatform.chains import PATIENCE_SECONDS
 from mlplatform.control.looking import EndpointState, Looking
 from mlplatform.domain.ledger import Entry
-from mlplatform.domain.policy import Use
-from mlplatform.domain.rollout import Rollout
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.token import Token
 from mlplatform.domain.version import Version
@@ -26,6 +27,7 @@ from mlplatform.errors import (
     WorldError,
 )
 from mlplatform.flows import (
+    access,
     approve,
     deploy,
     gc,
@@ -46,7 +48,7 @@ from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
-from mlplatform.flows.sound import demand_bytes
+from mlplatform.flows.sound import demand_bytes, demand_permitted
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
@@ -54,6 +56,9 @@ from mlplatform.ports.extensions import Target
 from mlplatform.ports.state import Lease, Schedule
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Platform(Looking):
 
     def register(self, model: str, run_id: str, cause: str = "manual") -> Version:
         with self._chains.changing(model) as policy:
-            return register.register(self.world, policy.model, run_id, self.actor, cause)
+            return register.register(self.world, policy.model, run_id, self.actor, cause, policy.trust)
 
     def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
         parent = self.version(ref)
@@ -152,17 +157,24 @@ class Platform(Looking):
         return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
 
     def undeploy(self, model: str, stage: str | None = None) -> str:
-        """Stop the stage's server; the stage keeps its version."""
+        """Stop the stage's server, or take the model out of it where others answer there; the stage keeps its
+        version."""
         policy = self.policy(model)
-        endpoint = policy.stage(self._endpoint_stage(policy, stage)).endpoint
+        chosen = self._endpoint_stage(policy, stage)
+        endpoint = policy.stage(chosen).endpoint
         assert endpoint is not None
-        target: Target = self.world.build("target", Use(endpoint.target))
+        if deploy.has_others(self.world, endpoint, model):
+            with self._chains.changing(model) as policy:
+                deploy.publish(self.world, policy, chosen, None, start=False)
+            return endpoint.name
+        target: Target = self.world.build("target", endpoint.runs_on)
         target.stop(self.world.documents.folder(endpoint.name))
         return endpoint.name
 
     def predict(self, ref: str, columns: Columns) -> Outputs:
         """One version's answers to a table, in a sandboxed child; nothing is captured."""
         version = self.version(ref)
+        demand_permitted(self.policy(version.model).trust, version.runtime, version.ref)
         demand_bytes(self.world, version)
         return self.world.evaluator.answer(self.world.bundles.path(version.digest), columns)
 
@@ -179,19 +191,47 @@ class Platform(Looking):
                 what=f"the server of endpoint {target} does not run",
                 hint=f"Start it: mlplatform deploy {state.model}",
             )
-        return client.ask(state.server.url, columns)
+        path = self._invocations(state, target)
+        return client.ask(state.server.url, columns, self._token_for(state), self._trusted(state), path)
 
-    def serve(self, ref: str, host: str, port: int, workers: int) -> None:
+    def _invocations(self, state: EndpointState, target: str) -> str:
+        """The path that asks one model; UsageError where several answer and none is named."""
+        if state.others and "/" not in target:
+            raise UsageError(
+                what=f"several models answer at endpoint {state.name}: {', '.join((state.model, *state.others))}",
+                hint=f"Name one: {state.name}/{state.model}.",
+            )
+        return state.path
+
+    def _token_for(self, state: EndpointState) -> str:
+        """What a server is shown that demands a token; no other sees one."""
+        given = self._wiring.token() if state.server.auth else None
+        return given[0] if given else ""
+
+    def _trusted(self, state: EndpointState) -> SSLContext | None:
+        """What a server's certificate is checked by; None where it has none."""
+        policy = self.policy(state.model)
+        endpoint = policy.stage(state.stage).endpoint
+        if endpoint is None or endpoint.tls is None or not state.server.tls:
+            return None
+        try:
+            return deploy.tls_files(self.world, policy, endpoint.tls).client_context()
+        except OSError as error:
+            what = f"the certificate of endpoint {state.name} cannot be used: {error}"
+            raise UsageError(what=what) from None
+
+    def serve(self, ref: str, host: str, port: int, workers: int, limits: RequestLimits) -> None:
         """Serve one version in this process's place until it is interrupted; no stage is touched."""
         version = self.version(ref)
         demand_bytes(self.world, version)
         name = f"serve-{version.model}-{version.number}"
-        path = str(self.world.bundles.path(version.digest))
-        route = Route(version.model, version.number, version.digest, path)
+        path, trust = str(self.world.bundles.path(version.digest)), self.policy(version.model).trust
+        demand_permitted(trust, version.runtime, version.ref)
+        route = Route(version.model, version.number, version.digest, path, runs_code=trust.code_models)
         self.world.documents.publish(Routes(name, 0, (route,), capture=CaptureRule(sample=0.0)))
         folder = self.world.documents.folder(name)
         options = {"--folder": folder, "--host": host, "--port": port, "--workers": workers}
-        words = [str(word) for pair in options.items() for word in pair]
+        words = [*(str(word) for pair in options.items() for word in pair), *limits.words()]
         os.execv(sys.executable, [sys.executable, "-m", "mlplatform.serving.main", *words])
 
     # --- watching and feeding back --------------------------------------------------------------------------------
@@ -211,7 +251,7 @@ class Platform(Looking):
             endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
             assert endpoint is not None
             watched = monitor.monitor(self.world, policy, endpoint.name, until)
-            taken_back = self._chains.check_probation(policy)
+            taken_back = self._chains.tend_rollouts(policy, probation=True)
         failpoint("monitor:decided")
         if watched.windows:
             self._chains.show_windows(policy)
@@ -221,6 +261,11 @@ class Platform(Looking):
             if wish := retrain.unanswered(self.world, model):
                 retrained, outcome = self._chains.retrain(policy, f"trigger: {wish.because}", wish.at)
         return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
+
+    def roll_out(self, model: str) -> Entry | None:
+        """Take the steps of the model's rollouts that are due; the entry that took a version back, if one did."""
+        with self._chains.changing(model, by_itself=True) as policy:
+            return self._chains.tend_rollouts(policy)
 
     def report(self, model: str, into: Path) -> Path:
         """The HTML report of the newest windows as a file, and beside the live version's run in MLflow."""
@@ -253,6 +298,8 @@ class Platform(Looking):
         policy = self.policy(model)
         with self._chains.alone(model):
             found = reconcile.reconcile(self.world, policy)
+        if any(r.phase is not Phase.PROBATION for r in self.world.deployments.active(model)):
+            self.roll_out(model)
         return [*found, *self._chains.take_up(policy)]
 
     def gc(self, dry_run: bool = False) -> Collection:
@@ -271,17 +318,26 @@ class Platform(Looking):
         expires: str | None = None,
         dry_run: bool = False,
         hand_over: Callable[[Issued], object] = lambda issued: None,
+        scopes: Sequence[str] = (),
     ) -> Issued:
         """A new token, with its text, which `hand_over` gets before it holds. The first one must be an admin's; then
         only admins add them."""
+        if scopes:
+            tokens.demand_models(scopes, {*self.policies, *self.world.ledger.models()})
         with self._alone_with_tokens(dry_run):
             now, known = self.world.clock.now(), self.world.tokens
-            return tokens.issue(known, now, self.identity, owner, roles, expires, dry_run, hand_over)
+            made = tokens.issue(known, now, self.identity, owner, roles, expires, dry_run, hand_over, scopes)
+            if not dry_run:
+                access.tell_all(self.world)
+            return made
 
     def revoke_token(self, id: str, dry_run: bool = False) -> Token:
         """End a token at once; open approvals that were given with it are void then."""
         with self._alone_with_tokens(dry_run):
-            return tokens.revoke(self.world.tokens, self.world.clock.now(), self.identity, id, dry_run)
+            revoked = tokens.revoke(self.world.tokens, self.world.clock.now(), self.identity, id, dry_run)
+            if not dry_run:
+                access.tell_all(self.world)
+            return revoked
 
     def _alone_with_tokens(self, dry_run: bool) -> AbstractContextManager[Lease | None]:
         if dry_run:

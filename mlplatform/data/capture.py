@@ -1,6 +1,6 @@
 """Blocks of captured requests, as servers write them, into Parquet segments.
 
-A block is an uncompressed `.npz` without pickles, every array of the same length:
+A block is an uncompressed `.npz` without pickles, every array but `float_names` of the same length:
 
 =================  =======================  ==================================================================
 `request`          S36                      uuid of the request
@@ -9,11 +9,14 @@ A block is an uncompressed `.npz` without pickles, every array of the same lengt
 `version`          integer                  version that answered
 `model`, `arm`     U                        its model, and its route (`live`)
 `latency_us`       number                   of the whole request
-`in:<name>`        number, bool, M8, U      a feature
+`floats`           (n, k), optional         features that are floats
+`float_names`      (k,) U                   their names
+`in:<name>`        number, bool, M8, U      any other feature
 `ctx:<name>`       likewise                 a column beside the features
 `null:<name>`      bool, optional           where the text, whole number or boolean of that name was missing
 `prediction`       (n,) or (n, k)           what the model answered
 `scores`           (n, k), optional         probabilities beside labels
+`out:<name>`       (n,) or (n, k)           further answers of a model that gives several
 =================  =======================  ==================================================================
 """
 
@@ -35,7 +38,7 @@ from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.times import as_times
 from mlplatform.stats.batch import Array
 
-FEATURE, CONTEXT, NULL = "in:", "ctx:", "null:"
+FEATURE, CONTEXT, OUTPUT, NULL = "in:", "ctx:", "out:", "null:"
 REQUIRED = ("request", "row", "time_us", "version", "prediction")
 OWN = ("id", "time_us", "version", "model", "arm", "latency_us", "prediction", "scores")
 SEGMENT_ROWS = 65_536
@@ -68,9 +71,16 @@ def batches(endpoint: Path) -> Iterator[tuple[list[Block], list[Path]]]:
 
 
 def read_block(path: Path) -> dict[str, Array]:
+    """A block's arrays, every feature as `in:<name>`; ValueError, KeyError, OSError and more when it is none."""
     # a stream of our own: np.load leaves the file open when it is no archive
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        block = {name: file[name] for name in file.files}
+    if "floats" in block:
+        floats, names = block.pop("floats"), block.pop("float_names").tolist()
+        if floats.ndim != 2 or floats.shape[1] != len(names):
+            raise ValueError(f"floats of shape {floats.shape} for {len(names)} names")
+        block.update({f"{FEATURE}{name}": floats[:, i].astype("float64") for i, name in enumerate(names)})
+    return block
 
 
 def to_table(block: Mapping[str, Array]) -> pa.Table:
@@ -88,7 +98,7 @@ def to_table(block: Mapping[str, Array]) -> pa.Table:
     for name, values in block.items():
         if name in ("model", "arm", "latency_us", "scores"):
             columns[name] = to_arrow(values)
-        elif name == "prediction" or name.startswith((FEATURE, CONTEXT)):
+        elif name == "prediction" or name.startswith((FEATURE, CONTEXT, OUTPUT)):
             columns[name] = _with_nulls(to_arrow(values), block, name)
     return pa.table(columns)
 

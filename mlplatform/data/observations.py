@@ -16,9 +16,10 @@ from mlplatform.data import labels, windows
 from mlplatform.data.capture import Block, add_rows, batches
 from mlplatform.data.files import link_or_copy
 from mlplatform.data.index import History, reading, writing
+from mlplatform.data.retention import expire
 from mlplatform.data.times import epoch_us, from_epoch_us
 from mlplatform.errors import UsageError
-from mlplatform.ports.data import Ingested, Labelled, Observed
+from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Retention
 from mlplatform.stats.batch import Array
 
 PARTS = ("capture", "inbox", "segments")
@@ -31,10 +32,10 @@ class FolderObservations:
         """`folder`: from an endpoint's name to its folder (port `Documents`)."""
         self._folder = folder
 
-    def ingest(self, endpoint: str) -> Ingested:
+    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
         """Blocks into segments, then labels that came by HTTP. Damaged files go to `damaged/`."""
         folder = self._folder(endpoint)
-        blocks = rows = aside = 0
+        blocks = rows = aside = expired = 0
         if not any((folder / name).is_dir() for name in PARTS):
             return Ingested(0, 0, 0)
         with writing(folder) as history:
@@ -43,7 +44,9 @@ class FolderObservations:
                 blocks, rows = blocks + len(good), rows + sum(table.num_rows for _, table in good)
                 aside += _set_aside(folder, damaged)
             aside += _take_inbox(history)
-        return Ingested(blocks, rows, aside)
+            if keep != EVERYTHING:
+                expired = expire(history, keep)
+        return Ingested(blocks, rows, aside, expired)
 
     def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
         """Keep labels by prediction id; nulls are left out. Raises UsageError for what is no label."""
@@ -68,6 +71,8 @@ class FolderObservations:
         end: datetime | None = None,
         time: str | None = None,
         labelled: bool = False,
+        model: str = "",
+        shadow: bool = False,
     ) -> Observed:
         """Rows with start <= time < end, joined with their labels.
 
@@ -76,7 +81,9 @@ class FolderObservations:
         first = None if start is None else epoch_us(start)
         last = None if end is None else epoch_us(end)
         with reading(self._folder(endpoint)) as history:
-            return windows.read(history, windows.event_column(history, time), first, last, labelled)
+            return windows.read(
+                history, windows.event_column(history, time), first, last, labelled, model, shadow
+            )
 
     def pending(self, endpoint: str) -> int:
         with reading(self._folder(endpoint)) as history:

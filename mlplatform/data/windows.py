@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlplatform.data.arrow import below_each_other, to_numpy
 from mlplatform.data.capture import CONTEXT, FEATURE, or_predicted, plain_name
 from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.labels import lookup, truth_of
 from mlplatform.data.times import as_times
+from mlplatform.domain.counts import SHADOW
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
@@ -45,10 +47,18 @@ def span(history: History, column: str) -> Range | None:
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
-def read(history: History, column: str, start: int | None, end: int | None, labelled: bool) -> Observed:
-    """Rows with start <= epoch us < end, oldest first."""
+def read(
+    history: History,
+    column: str,
+    start: int | None,
+    end: int | None,
+    labelled: bool,
+    model: str = "",
+    shadow: bool = False,
+) -> Observed:
+    """Rows with start <= epoch us < end, oldest first; of one model, where one is named; a shadow's, or all others."""
     wanted = [s for s in history.index.segments if _overlaps(_range(s, column), start, end)]
-    parts = [_part(history, segment, column, start, end) for segment in wanted]
+    parts = [_part(history, segment, column, start, end, model, shadow) for segment in wanted]
     parts = [part for part in parts if part[0].num_rows]
     if not parts:
         return nothing()
@@ -77,7 +87,15 @@ def _overlaps(given: Range, start: int | None, end: int | None) -> bool:
     return (start is None or given[1] >= start) and (end is None or given[0] < end)
 
 
-def _part(history: History, segment: Segment, column: str, start: int | None, end: int | None) -> Part:
+def _part(
+    history: History,
+    segment: Segment,
+    column: str,
+    start: int | None,
+    end: int | None,
+    model: str,
+    shadow: bool,
+) -> Part:
     table = history.table(segment.file, filters=_pushdown(column, start, end))
     predicted = to_numpy(table["time_us"])
     moments = as_times(table[column]) if column in segment.times and column else None
@@ -87,6 +105,12 @@ def _part(history: History, segment: Segment, column: str, start: int | None, en
         keep &= ticks >= start
     if end is not None:
         keep &= ticks < end
+    if "arm" in table.column_names:
+        keep &= (to_numpy(table["arm"]) == SHADOW) == shadow
+    elif shadow:
+        keep[:] = False
+    if model:
+        keep &= to_numpy(pc.equal(table["model"], model))
     return (table, ticks) if keep.all() else (table.filter(pa.array(keep)), ticks[keep])
 
 

@@ -16,13 +16,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlplatform.domain.canonical import canonical
+from mlplatform.domain.canonical import canonical, plain
 
 MAX_FILES, MAX_BYTES = 2_000, 4 << 30
 """What the folder of one model may hold."""
 
-Dtype = Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]
-"""MLflow's names of the column types of a signature."""
+Dtype = Literal[
+    "boolean",
+    "integer",
+    "long",
+    "float",
+    "double",
+    "string",
+    "binary",
+    "datetime",
+    "int8",
+    "int16",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+]
+"""MLflow's names of the types of a signature; NumPy's names where only tensors have the type."""
 
 NUMPY_DTYPES: dict[str, str] = {
     "boolean": "bool",
@@ -31,7 +47,9 @@ NUMPY_DTYPES: dict[str, str] = {
     "float": "float32",
     "double": "float64",
     "string": "object",
+    "binary": "object",
     "datetime": "datetime64[ns]",
+    **{name: name for name in ("int8", "int16", "uint8", "uint16", "uint32", "uint64", "float16")},
 }
 
 OutputKind = Literal["label", "probabilities", "logits", "value"]
@@ -43,6 +61,13 @@ class Column:
     name: str
     dtype: Dtype
     required: bool = True
+    shape: tuple[int, ...] = ()
+    """Of a tensor: what one row of it is like, -1 where any length will do. Empty: one value a row."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Column:
+        """A column as JSON keeps it; TypeError when it is none."""
+        return cls(**{**stored, "shape": tuple(stored.get("shape", ()))})
 
 
 @dataclass(frozen=True)
@@ -88,7 +113,11 @@ class Manifest:
         return sum(f.size_bytes for path, f in self.files.items() if path.startswith("model/"))
 
     def encode(self) -> bytes:
-        return canonical(self)
+        page = plain(self)
+        for column in page["inputs"]:
+            if not column["shape"]:  # bundles from before there were tensors keep their digest
+                del column["shape"]
+        return canonical(page)
 
     @property
     def digest(self) -> str:
@@ -102,7 +131,7 @@ class Manifest:
             return cls(
                 runtime=d["runtime"],
                 model_path=d["model_path"],
-                inputs=tuple(Column(**c) for c in d["inputs"]),
+                inputs=tuple(map(Column.of, d["inputs"])),
                 task=Task(**{**d["task"], "classes": tuple(d["task"]["classes"])}),
                 files={path: FileEntry(**f) for path, f in d["files"].items()},
                 requirements=d["requirements"],

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mlplatform.domain.access import demands_tokens, exposure
 from mlplatform.domain.approval import Demand
 from mlplatform.domain.canonical import digest
 from mlplatform.domain.duration import duration
 from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
 from mlplatform.domain.ladder import Ladder
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.steps import ALL_AT_ONCE, Bake, mistakes, read_steps
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,67 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Tls:
+    cert: str
+    """PEM file with the server's certificate and its chain, relative to the policy."""
+    key: str
+    """PEM file with its private key, relative to the policy; nobody but its owner may read it (mode 0600)."""
+    ca: str | None = None
+    """PEM file with the authority by which `mlplatform predict` checks certificate and name; without it, it trusts
+    exactly the certificate in `cert`, whatever name that bears."""
+
+
+@dataclass(frozen=True)
 class Endpoint:
     name: str
     """What `predict`, `label` and the server's folder are called by."""
     target: str = "local"
     """Where the server runs."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the target, for example `{ memory_mb = 4000 }` of `docker`."""
     port: int = 0
     """0 takes any free one, and keeps it."""
     workers: int = 1
     """Processes that share the port."""
+    memory_mb: int = 0
+    """Millions of bytes that the loaded models of one worker may take; those that were asked the longest ago make room
+    and are loaded again at their next request. 0 is no limit. For endpoints that several models name."""
+    max_waiting: int = 256
+    """Requests of this model that may wait for a thread of a worker; the next gets 429. So one slow model does not take
+    what the others of an endpoint need."""
+    host: str = "127.0.0.1"
+    """Address to listen on. One that other machines can reach needs tokens and `tls`, or `behind_proxy`."""
+    auth: bool | None = None
+    """Whether requests need a token with a scope for them. Unset: where other machines can reach the address."""
+    tls: Tls | None = None
+    """Speak https, TLS 1.2 or newer."""
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    """What each worker takes on; in effect when the server starts again."""
+    log: Literal["events", "access"] = "events"
+    """What the server writes to `server.log`: what happens to it, or a line for each request too; in effect when it
+    starts again."""
+    behind_proxy: bool = False
+    """A proxy stands before it, and other machines reach only that: then a wide `host` needs no `tls`, and no tokens
+    where `auth = false`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,62}", self.name):
             raise ValueError(f"endpoint {self.name!r}: write letters, digits, - and _; it names a folder")
         if not 0 <= self.port <= 65535 or self.workers < 1:
             raise ValueError("port must be between 0 and 65535, workers at least 1")
+        if self.memory_mb < 0 or self.max_waiting < 1:
+            raise ValueError("memory_mb must be at least 0 (no limit), max_waiting at least 1")
+        if why := exposure(self.host, self.auth, self.tls is not None, self.behind_proxy):
+            raise ValueError(f"{why}; or say behind_proxy = true where a proxy stands before it")
+
+    @property
+    def demands_tokens(self) -> bool:
+        return demands_tokens(self.host, self.auth)
+
+    @property
+    def runs_on(self) -> Use:
+        """The target with its options."""
+        return Use(self.target, self.options)
 
 
 @dataclass(frozen=True)
@@ -96,6 +145,45 @@ class Probation:
 
 
 @dataclass(frozen=True)
+class RolloutPlan:
+    """How a version comes to answer all requests of a stage that has an endpoint and a version in it."""
+
+    steps: tuple[str, ...] = ALL_AT_ONCE
+    """From the first to `"100%"`: `"shadow:10m"` (it answers beside the live version, nobody gets its answers), then
+    growing shares of the requests, each with the time that it bakes: `"5%:10m"`. `["100%"]` is all at once."""
+    key: str = ""
+    """A feature, a context column (`[data] context`) or `header:NAME`: requests with the same value stay on the same
+    version while its share grows. Without it, or where it is missing, the request's id decides."""
+    judge: tuple[Use, ...] = ()
+    """Asked while a step bakes and before the next: FAIL takes the version back, INCONCLUSIVE pauses."""
+    alpha: float = 0.01
+    """Chance over the whole rollout of taking back a version that keeps within the limits, shared by the judges."""
+
+    def __post_init__(self) -> None:
+        wrong = list(mistakes(self.steps))
+        if len(self.steps) > 1 and not self.judge:
+            wrong.append(
+                "steps advance by themselves, and nobody judges them: add for example"
+                ' judge = [{ use = "error_rate", at_most = 0.01 }]'
+            )
+        if self.judge and len(self.steps) == 1:
+            wrong.append(
+                'judge: all at once leaves nothing to judge before; add a step, for example "5%:10m",'
+                " or use probation"
+            )
+        if not re.fullmatch(r"(header:[A-Za-z0-9][A-Za-z0-9\-_]*|(?!header:).*)", self.key):
+            wrong.append(f"key {self.key!r}: write a column's name or for example header:x-customer")
+        if not 0 < self.alpha < 0.5:
+            wrong.append("alpha must be between 0 and 0.5")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def bakes(self) -> tuple[Bake, ...]:
+        return read_steps(self.steps)
+
+
+@dataclass(frozen=True)
 class Stage:
     gates: tuple[Use, ...] = ()
     """All of them must pass."""
@@ -109,14 +197,35 @@ class Stage:
     """Times in which no version enters, not even by `auto`; `--break-glass` passes. Rollbacks are never frozen."""
     break_glass: tuple[str, ...] = ()
     """Roles whose holders may force a version in with `--break-glass`. Empty: anybody may; it is recorded and shown."""
+    rollout: RolloutPlan = field(default_factory=RolloutPlan)
+    """How a version comes into service, in a stage with an endpoint."""
     probation: Probation = field(default_factory=Probation)
     """What may take a new version back, in a stage with an endpoint."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint is None and self.rollout != RolloutPlan():
+            raise ValueError("rollout: the stage has no endpoint, so there is nothing to roll out; add one")
 
 
 @dataclass(frozen=True)
 class Compress:
     steps: tuple[Use, ...] = ()
     """Techniques, in order; together they make one child."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Of an endpoint that several models share, the shortest counts."""
+
+    for_: str = "365d"
+    """Since the prediction."""
+    size_gb: float = 20.0
+    """On disk; the oldest go first."""
+
+    def __post_init__(self) -> None:
+        duration(self.for_)
+        if self.size_gb <= 0:
+            raise ValueError("size_gb must be more than nothing")
 
 
 @dataclass(frozen=True)
@@ -127,6 +236,8 @@ class Capture:
     """Columns that never reach the disk."""
     max_bytes: int = 2_000_000_000
     """Blocks not yet ingested; above it the server drops and counts."""
+    keep: Keep = field(default_factory=Keep)
+    """How long captured rows stay, and how many bytes of them; checked whenever `monitor` takes in new ones."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sample <= 1:
@@ -179,6 +290,21 @@ class Gc:
 
 
 @dataclass(frozen=True)
+class Trust:
+    code_models: bool = False
+    """Whether models that run code of their own (runtime `pyfunc`: any flavor of MLflow) may be registered, evaluated
+    and served. Each runs in a process of its own, without network, that writes nothing."""
+    answer_seconds: float = 30.0
+    """How long such a process may take for one answer; then it is started again. Fixed when a version is registered."""
+    memory_mb: int = 8192
+    """Address space of such a process, several times what is resident. Fixed when a version is registered."""
+
+    def __post_init__(self) -> None:
+        if not self.answer_seconds > 0 or self.memory_mb < 1:
+            raise ValueError("answer_seconds and memory_mb must be above 0")
+
+
+@dataclass(frozen=True)
 class Policy:
     model: str
     """The registered model's name in MLflow."""
@@ -192,6 +318,7 @@ class Policy:
     retrain: Retrain = field(default_factory=Retrain)
     reconcile: Reconcile = field(default_factory=Reconcile)
     gc: Gc = field(default_factory=Gc)
+    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}", self.model):

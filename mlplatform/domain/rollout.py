@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from mlplatform.domain.duration import duration
 from mlplatform.domain.policy import Probation
+from mlplatform.domain.steps import Bake
+from mlplatform.domain.verdict import Finding, Verdict, worst
 
 
 class Phase(StrEnum):
@@ -16,7 +19,7 @@ class Phase(StrEnum):
     OPENED = "opened"
     """Intended; the server has been told to load the version, no request reaches it."""
     SHIFTED = "shifted"
-    """Requests reach it; the stage has not changed yet."""
+    """Requests reach it, or it is asked beside the live version (shadow); the stage has not changed yet."""
     PROBATION = "probation"
     """It holds the stage; the version before is kept warm."""
     DONE = "done"
@@ -50,7 +53,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class LiveFacts:
+class ProbationFacts:
     """What is known of a version on probation."""
 
     requests: int = 0
@@ -62,7 +65,13 @@ class LiveFacts:
 
 class Step(StrEnum):
     WAIT = "wait"
+    PAUSE = "pause"
+    """The step has baked, and nobody can tell yet."""
+    ADVANCE = "advance"
+    COMPLETE = "complete"
+    """All requests next; the stage changes hands."""
     CLOSE = "close"
+    """Probation ends."""
     TAKE_BACK = "take_back"
 
 
@@ -72,7 +81,46 @@ class Next:
     because: str
 
 
-def next_in_probation(rollout: Rollout, limits: Probation, facts: LiveFacts, now: datetime) -> Next:
+@dataclass(frozen=True)
+class Baking:
+    """Where a rollout stands among its steps."""
+
+    steps: tuple[Bake, ...]
+    at: int
+    """The step that is in effect, from 0."""
+    since: datetime
+
+    @property
+    def step(self) -> Bake:
+        return self.steps[self.at]
+
+    @property
+    def ahead(self) -> Bake:
+        return self.steps[self.at + 1]
+
+    @property
+    def until(self) -> datetime:
+        return self.since + self.step.lasts
+
+    def __str__(self) -> str:
+        return f"{self.step}, step {self.at + 1} of {len(self.steps)}"
+
+
+def next_step(baking: Baking, findings: Sequence[Finding], now: datetime) -> Next:
+    """What a rollout between its first and its last step does now, by what its judges found."""
+    verdict = worst(findings)
+    said = "; ".join(f"{f.gate}: {f.because}" for f in findings if f.verdict is verdict)
+    if verdict is Verdict.FAIL:
+        return Next(Step.TAKE_BACK, said)
+    if now < baking.until:
+        return Next(Step.WAIT, f"{baking.step} until {baking.until:%Y-%m-%d %H:%M:%S}, then {baking.ahead}")
+    if verdict is not Verdict.PASS:
+        word = "waits" if verdict is Verdict.INCONCLUSIVE else "cannot be judged"
+        return Next(Step.PAUSE, f"{baking.step} {word}: {said}")
+    return Next(Step.COMPLETE if baking.ahead.is_all else Step.ADVANCE, said)
+
+
+def next_in_probation(rollout: Rollout, limits: Probation, facts: ProbationFacts, now: datetime) -> Next:
     """Close probation, take the version back, or wait for more."""
     if facts.breach:
         return Next(Step.TAKE_BACK, facts.breach)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zlib import crc32
 
+from mlplatform.domain.access import scope_mistake
 from mlplatform.domain.ledger import Actor
 from mlplatform.errors import MistypedToken
 
@@ -37,6 +38,8 @@ class Token:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     revoked_by: str | None = None
+    scopes: tuple[str, ...] = ()
+    """What it may ask model servers for."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(OWNER, self.owner) or self.owner.lower() in RESERVED:
@@ -46,6 +49,13 @@ class Token:
         for role in self.roles:
             if not re.fullmatch(ROLE, role):
                 raise ValueError(f"role {role!r}: write lower-case letters, digits, - and _")
+        if wrong := "; ".join(filter(None, map(scope_mistake, self.scopes))):
+            raise ValueError(wrong)
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether it only speaks to model servers: who holds it is nobody at the command line."""
+        return bool(self.scopes) and not self.roles
 
     def why_not(self, now: datetime) -> str:
         """Why it does not hold at a moment; empty when it does."""

@@ -18,10 +18,10 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.errors import ChildFailed, Refused, UsageError
 from mlplatform.evaluation import latency, wire
 from mlplatform.evaluation.process import Child
-from mlplatform.evaluation.sandbox import Limits
 from mlplatform.evaluation.serving_check import problems
 from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.ports.store import Stage
+from mlplatform.sandbox import Limits
 from mlplatform.stats.batch import Batch, Columns, Outputs
 from mlplatform.stats.typed import recombined, typed_batch
 

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import mlplatform
 from mlplatform.errors import ChildFailed
-from mlplatform.evaluation.sandbox import Limits
 from mlplatform.ports.store import Stage
+from mlplatform.sandbox import Limits
 
 COMMAND = (sys.executable, "-P", "-s", "-m", "mlplatform.evaluation.child")
 """-P and -s: nothing is imported from the working folder or a user's own site-packages."""

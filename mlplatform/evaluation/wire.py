@@ -1,4 +1,4 @@
-"""Tables between parent and child: `.npz` without pickles. Text is UTF-8 bytes with offsets and a mask of
+"""Tables between parent and child: `.npz` without pickles. Text and bytes are bytes with offsets and a mask of
 gaps.
 """
 
@@ -10,7 +10,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -70,10 +70,13 @@ def _save(path: Path, arrays: Mapping[str, Array], names: tuple[str, ...]) -> No
         if values.dtype != object:
             parts[key] = values
             continue
-        encoded = [b"" if v is None else str(v).encode("utf-8", "surrogatepass") for v in values.tolist()]
-        parts[f"{key}:text"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        flat = values.ravel().tolist()
+        kind = "bytes" if any(isinstance(v, bytes) for v in flat) else "text"
+        encoded = [_encoded(v) for v in flat]
+        parts[f"{key}:{kind}"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        parts[f"{key}:shape"] = np.array(values.shape, dtype=np.int64)
         parts[f"{key}:ends"] = np.cumsum([len(v) for v in encoded], dtype=np.int64)
-        parts[f"{key}:gaps"] = np.array([v is None for v in values.tolist()], dtype=np.bool_)
+        parts[f"{key}:gaps"] = np.array([v is None for v in flat], dtype=np.bool_)
     np.savez(path, **parts)  # type: ignore[arg-type]
 
 
@@ -88,8 +91,8 @@ def _load(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
                 parts = {key: file[key] for key in file.files}
         names = tuple(map(str, json.loads(parts.pop("names").tobytes())))
         arrays = {key: values for key, values in parts.items() if ":" not in key}
-        texts = [key.removesuffix(":text") for key in parts if key.endswith(":text")]
-        return {**arrays, **{key: _texts(parts, key) for key in texts}}, names
+        texts = [key.rpartition(":") for key in parts if key.endswith((":text", ":bytes"))]
+        return {**arrays, **{key: _objects(parts, key, kind) for key, _, kind in texts}}, names
     except (OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"not a table: {error}") from error
 
@@ -105,16 +108,24 @@ def _open_file(path: Path) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
-def _texts(parts: Mapping[str, Array], key: str) -> Array:
-    blob, start = parts[f"{key}:text"].tobytes(), 0
+def _encoded(value: Any) -> bytes:
+    if value is None or isinstance(value, bytes):
+        return value or b""
+    return str(value).encode("utf-8", "surrogatepass")
+
+
+def _objects(parts: Mapping[str, Array], key: str, kind: str) -> Array:
+    """Text, or bytes."""
+    blob, start = parts[f"{key}:{kind}"].tobytes(), 0
     out = np.empty(len(parts[f"{key}:ends"]), dtype=object)
     for i, (end, gap) in enumerate(
         zip(parts[f"{key}:ends"].tolist(), parts[f"{key}:gaps"].tolist(), strict=True)
     ):
-        out[i] = None if gap else blob[start:end].decode("utf-8", "surrogatepass")
+        value = blob[start:end]
+        out[i] = None if gap else value if kind == "bytes" else value.decode("utf-8", "surrogatepass")
         start = end
-    return out
+    return out.reshape(parts[f"{key}:shape"].tolist())
 
 
 def _is_text(values: Array) -> bool:
-    return values.ndim == 1 and all(v is None or isinstance(v, str) for v in values.tolist())
+    return all(v is None or isinstance(v, (str, bytes)) for v in values.ravel().tolist())

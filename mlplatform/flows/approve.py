@@ -17,6 +17,7 @@ from mlplatform.domain.verdict import Finding, Measurement, Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.errors import DONE, REFUSED, WORLD, Refused
 from mlplatform.flows.evaluate import Judgement, judge
+from mlplatform.flows.live import demand_settled
 from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World, failpoint
 
@@ -76,7 +77,8 @@ def approve(
 
 
 def plan_rejection(world: World, policy: Policy, version: Version) -> list[Change]:
-    """What `reject` would do; raises IllegalMove for a version that is live or out already."""
+    """What `reject` would do; raises IllegalMove for a version that is live or out already, Refused on its way in."""
+    demand_settled(world, policy, version, "rejected")
     live = {stage for stage in policy.ladder.stages if policy.stage(stage).endpoint}
     return policy.ladder.rejection(world.ledger.standings(policy.model), version.number, live)
 

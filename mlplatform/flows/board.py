@@ -12,6 +12,7 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
 from mlplatform.domain.verdict import Measurement
 from mlplatform.domain.version import Version
+from mlplatform.flows.live import baking
 from mlplatform.flows.show import frozen
 from mlplatform.flows.world import World
 
@@ -81,6 +82,8 @@ def _going_on(world: World, policy: Policy, model: str) -> Iterator[str]:
         if rollout.phase is Phase.PROBATION:
             since = f" since {rollout.probation_since:%Y-%m-%d %H:%M}" if rollout.probation_since else ""
             yield f"{rollout.version} in {rollout.stage}: probation{since}"
+        elif at := baking(world, policy, rollout):
+            yield f"{rollout.version} to {rollout.stage}: rolling out, {at}: {rollout.because}"
         else:
             yield f"{rollout.version} to {rollout.stage}: rollout {rollout.phase.value}"
     yield from _waiting(world, policy, model)

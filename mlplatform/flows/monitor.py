@@ -20,7 +20,7 @@ from mlplatform.flows.evaluate import load_answers
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import has_bytes
 from mlplatform.flows.world import World
-from mlplatform.ports.data import Ingested, Observed
+from mlplatform.ports.data import Ingested, Observed, Retention
 from mlplatform.ports.extensions import Reference, WindowData
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import Answers, to_labels, to_scores
@@ -48,7 +48,7 @@ def monitor(
     A window is over when a row after its end was captured, or `until` is past its end. Without `keep` nothing is stored
     of what was read.
     """
-    ingested = world.observations.ingest(endpoint)
+    ingested = world.observations.ingest(endpoint, _keep(world, policy))
     read = [
         w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))
     ]
@@ -64,6 +64,11 @@ def monitor(
         for window, decision in seen:
             world.windows.save(window, decision)
     return Watched(ingested, tuple(seen), world.observations.pending(endpoint))
+
+
+def _keep(world: World, policy: Policy) -> Retention:
+    keep = policy.capture.keep
+    return Retention(world.clock.now() - duration(keep.for_), int(keep.size_gb * 1e9))
 
 
 def _decide(world: World, policy: Policy, windows: Sequence[Window]) -> Decision:
@@ -100,12 +105,14 @@ def _floor(moment: datetime, step: timedelta) -> datetime:
 
 
 def _grew(world: World, policy: Policy, window: Window) -> bool:
-    observed = world.observations.read(window.endpoint, window.start, window.end, policy.data.time)
+    observed = world.observations.read(
+        window.endpoint, window.start, window.end, policy.data.time, model=policy.model
+    )
     return int(observed.labelled.sum()) != window.labelled
 
 
 def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: datetime) -> Window | None:
-    observed = world.observations.read(endpoint, start, end, policy.data.time)
+    observed = world.observations.read(endpoint, start, end, policy.data.time, model=policy.model)
     if observed.rows < policy.watch.min_rows:
         return None
     numbers, counts = np.unique(observed.versions, return_counts=True)

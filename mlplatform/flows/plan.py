@@ -10,14 +10,15 @@ from typing import Any
 
 from mlplatform.domain.governor import Permit, may_retrain
 from mlplatform.domain.policy import Policy, Use
-from mlplatform.domain.rollout import Phase, Step
+from mlplatform.domain.rollout import Next, Phase, Rollout, Step, next_step
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
+from mlplatform.flows import live, probation
 from mlplatform.flows.deploy import is_running
 from mlplatform.flows.monitor import Watched, monitor
-from mlplatform.flows.probation import next_step, version_of
-from mlplatform.flows.register import carry_out
+from mlplatform.flows.probation import version_of
+from mlplatform.flows.register import carry_out, inspected
 from mlplatform.flows.retrain import as_of, extra_rows, is_unanswered, past
 from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World
@@ -54,7 +55,10 @@ class PlannedRetraining:
 
 
 _THEN = {
-    Step.WAIT: "{} would stay on probation",
+    Step.WAIT: "{} would stay as it is",
+    Step.PAUSE: "{} would stay as it is",
+    Step.ADVANCE: "{} would get more requests",
+    Step.COMPLETE: "{} would get all requests",
     Step.CLOSE: "probation of {} would end",
     Step.TAKE_BACK: "{} would be taken back",
 }
@@ -67,11 +71,11 @@ class PlannedWatch:
     """What would be done about it, a sentence each."""
 
 
-def registration(world: World, model: str, run_id: str) -> PlannedVersion:
+def registration(world: World, policy: Policy, run_id: str) -> PlannedVersion:
     """Download and inspect what a run logged. Raises what `register` raises."""
+    model = policy.model
     with world.bundles.stage() as staged:
-        candidate = world.runs.candidate(run_id, staged / "download")
-        world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+        candidate = inspected(world, run_id, staged / "download", policy.trust)
         size = sum(path.stat().st_size for path in candidate.model_folder.rglob("*") if path.is_file())
     known = (v.number for v in world.ledger.versions(model) if v.run_id == run_id and v.parent is None)
     return PlannedVersion(model, candidate.runtime, size, f"run {run_id[:8]}", next(known, None))
@@ -123,14 +127,24 @@ def watching(world: World, policy: Policy, endpoint: str, until: datetime | None
     """What `monitor` would see and do about it, on a copy of what was captured."""
     with _aside(world, policy) as seen:
         watched = monitor(seen, policy, endpoint, until, keep=False)
-        rollouts = [r for r in world.deployments.active(policy.model) if r.phase is Phase.PROBATION]
-        steps = {f"{r.model}@{r.version}": next_step(seen, policy, r) for r in rollouts}
+        steps = {
+            f"{r.model}@{r.version}": step
+            for r in world.deployments.active(policy.model)
+            if (step := _next_step(seen, policy, r))
+        }
         then = [_THEN[step.step].format(ref) + f": {step.because}" for ref, step in steps.items()]
         if all(step.step is not Step.TAKE_BACK for step in steps.values()) and _wants(world, policy, watched):
             permit = retraining(seen, policy, forced=False).permit
             word = "would be trained" if permit.allowed else "would not be trained"
             then.append(f"a challenger {word}: {permit.because}")
     return PlannedWatch(watched, tuple(then))
+
+
+def _next_step(world: World, policy: Policy, rollout: Rollout) -> Next | None:
+    if rollout.phase is Phase.PROBATION:
+        return probation.next_step(world, policy, rollout)
+    at = live.baking(world, policy, rollout)
+    return next_step(at, live.findings(world, policy, rollout, at), world.clock.now()) if at else None
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import numpy as np
 
 from mlplatform.domain.bundle import Task
 from mlplatform.domain.policy import Policy
-from mlplatform.domain.rollout import LiveFacts, Next, Rollout, next_in_probation
+from mlplatform.domain.rollout import Next, ProbationFacts, Rollout, next_in_probation
 from mlplatform.domain.version import Version
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_labels
-from mlplatform.stats.sequential import error_rate_exceeds
+from mlplatform.stats.sequential import count_exceeds, worse_exceeds
 
 
 def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
@@ -21,22 +21,23 @@ def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
     return next_in_probation(rollout, policy.stage(rollout.stage).probation, facts, world.clock.now())
 
 
-def live_facts(world: World, policy: Policy, rollout: Rollout) -> LiveFacts:
+def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
     """Failed requests, and labelled rows on which the version before answers as well: the same rows, paired."""
     limits = policy.stage(rollout.stage).probation
     counts = [w.counts or {} for w in world.documents.workers(rollout.endpoint)]
     name = f"{rollout.model}@{rollout.version}"
     failed = sum(c.get(f"{name}:failed", 0) for c in counts)
     answered = sum(c.get(name, 0) for c in counts)
-    errors = np.concatenate([np.ones(failed), np.zeros(answered)])
-    test = error_rate_exceeds(errors, limits.error_rate, limits.alpha / 2)
+    test = count_exceeds(failed, failed + answered, limits.error_rate, limits.alpha / 2)
     if test.breached:
         why = f"{failed} of {failed + answered} requests failed, {limits.error_rate:.1%} allowed"
-        return LiveFacts(failed + answered, failed, 0, why)
-    observed = world.observations.read(rollout.endpoint, time=policy.data.time, labelled=True)
+        return ProbationFacts(failed + answered, failed, 0, why)
+    observed = world.observations.read(
+        rollout.endpoint, time=policy.data.time, labelled=True, model=rollout.model
+    )
     mine = observed.take(observed.versions == rollout.version)
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
-    return LiveFacts(failed + answered, failed, mine.rows, why)
+    return ProbationFacts(failed + answered, failed, mine.rows, why)
 
 
 def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observed) -> str:
@@ -47,12 +48,9 @@ def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observe
         return ""
     outputs = world.evaluator.answer(world.bundles.path(before.digest), mine.columns)
     task = world.bundles.manifest(version.digest).task
-    new = _losses(task, mine.predictions, mine.truth)
-    old = _losses(world.bundles.manifest(before.digest).task, outputs.predictions, mine.truth)
-    # Ties count half: splitting them between the two outcomes only lowers the capital of the bet, so the test
-    # stays valid.
-    worse = (np.sign(new - old) + 1) / 2
-    test = error_rate_exceeds(worse, (limits.quality_drop + 1) / 2, limits.alpha / 2)
+    new = losses(task, mine.predictions, mine.truth)
+    old = losses(world.bundles.manifest(before.digest).task, outputs.predictions, mine.truth)
+    test = worse_exceeds(new, old, limits.quality_drop, limits.alpha / 2)
     if not test.breached:
         return ""
     measure = "error rate" if task.kind == "classification" else "mean absolute error"
@@ -62,7 +60,7 @@ def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observe
     )
 
 
-def _losses(task: Task, predictions: Array, truth: Array) -> Array:
+def losses(task: Task, predictions: Array, truth: Array) -> Array:
     """0 or 1 a row for classes, the absolute error for values."""
     answers = to_labels(predictions, task.output, task.classes or None)
     if task.kind == "regression":

@@ -19,9 +19,9 @@ from mlplatform.domain.verdict import Finding, Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused, UsageError
 from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
-from mlplatform.flows.deploy import opened_key
 from mlplatform.flows.evaluate import Judgement, judge
-from mlplatform.flows.sound import demand_bytes
+from mlplatform.flows.rollout import demand_idle, opened_key
+from mlplatform.flows.sound import demand_bytes, demand_permitted
 from mlplatform.flows.tagged import count_with_tags
 from mlplatform.flows.world import World, failpoint
 
@@ -77,12 +77,14 @@ class Outcome:
 def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     """Put a version into a stage if gates and approvals allow it; a stage with an endpoint opens a rollout instead.
 
-    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster; when the glass
-    is broken UsageError without a reason, Refused without the role.
+    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster, RolloutRunning
+    while another version is on its way in; when the glass is broken UsageError without a reason, Refused without the
+    role.
     """
     if wish.break_glass:
         _demand_glass(policy, wish)
     standings = world.ledger.standings(policy.model)
+    demand_idle(world, policy, wish.stage, wish.version)
     changes = _changes(policy, standings, wish)
     judgement, count = _gather(world, policy, wish)
     frozen = window_at(policy.stage(wish.stage).freeze, world.clock.now())
@@ -151,6 +153,7 @@ def _changes(policy: Policy, standings: Standings, wish: Wish) -> list[Change]:
 
 
 def _gather(world: World, policy: Policy, wish: Wish) -> tuple[Judgement, Tally]:
+    demand_permitted(policy.trust, wish.version.runtime, wish.version.ref)
     demand_bytes(world, wish.version)
     version, stage = wish.version, wish.stage
     if wish.break_glass:

@@ -9,14 +9,16 @@ from mlplatform.domain.ledger import MOVES, way_back
 from mlplatform.domain.policy import Endpoint, Policy
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.errors import ChangedBytes, MlplatformError, ServerDidNotFollow, UnknownName
-from mlplatform.flows import deploy
+from mlplatform.flows import access, deploy
 from mlplatform.flows.difference import Difference as Difference
 from mlplatform.flows.difference import bound
 from mlplatform.flows.lease import is_held
+from mlplatform.flows.live import running
 from mlplatform.flows.outside import done_outside
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.project import project
 from mlplatform.flows.rollback import finish_rollback
+from mlplatform.flows.rollout import resume, unfinished
 from mlplatform.flows.sound import demand_evidence
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.state import Intent
@@ -37,6 +39,7 @@ def differences(world: World, policy: Policy, alone: bool = False) -> list[Diffe
         *_bytes(world, policy),
         *_chain(world, policy),
         *_serving(world, policy),
+        *_access(world, policy),
     ]
 
 
@@ -78,11 +81,9 @@ def _half_done(world: World, policy: Policy, alone: bool) -> list[Difference]:
         return []  # somebody is at it
     left = [intent for intent in world.intents.left() if intent.model == policy.model]
     found = [_left_intent(world, policy, intent) for intent in left]
-    for rollout in deploy.unfinished(world, policy):
+    for rollout in unfinished(world, policy):
         what = f"the rollout of {policy.model}@{rollout.version} stopped half-way ({rollout.phase})"
-        found.append(
-            Difference(policy.model, what, "brought to its end", bound(deploy.resume, world, policy))
-        )
+        found.append(Difference(policy.model, what, "brought to its end", bound(resume, world, policy)))
     return found
 
 
@@ -145,19 +146,22 @@ def _chain(world: World, policy: Policy) -> list[Difference]:
 def _serving(world: World, policy: Policy) -> list[Difference]:
     found = []
     standings = world.ledger.standings(policy.model)
-    busy = {rollout.endpoint for rollout in deploy.unfinished(world, policy)}
+    busy = {rollout.endpoint for rollout in unfinished(world, policy)}
     for stage in policy.ladder.stages:
         endpoint, holder = policy.stage(stage).endpoint, standings.holder(stage)
         if endpoint is None or holder is None or endpoint.name in busy:
             continue
-        served = _told_to_serve(world, endpoint.name)
+        rolling = running(world, policy, stage)
+        served = _told_to_serve(world, endpoint.name, policy.model)
         version = version_of(world, policy.model, holder)
         if served is None or version is None:
             continue
-        if served != [version.digest]:
+        if rolling and served:  # told right, else its rollout were half-done
+            why = _not_followed(world, endpoint, policy.model)
+        elif served != [version.digest]:
             why = f"endpoint {endpoint.name} is told to serve something other than {version.ref}"
         else:
-            why = _warm_in_vain(world, standings, endpoint) or _not_followed(world, endpoint)
+            why = _warm_in_vain(world, standings, endpoint) or _not_followed(world, endpoint, policy.model)
         if why:
             mend = bound(deploy.serve_holder, world, policy, stage)
             found.append(Difference(policy.model, why, "told again", mend))
@@ -170,32 +174,55 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
     return found
 
 
+def _access(world: World, policy: Policy) -> list[Difference]:
+    """Endpoints that honour other tokens than they should, or demand less than their policy."""
+    found = []
+    for stage in policy.ladder.stages:
+        endpoint = policy.stage(stage).endpoint
+        if endpoint is None or endpoint.name not in world.documents.endpoints():
+            continue
+        if endpoint.demands_tokens and access.is_stale(world, endpoint.name):
+            mend = bound(access.tell, world, endpoint.name)
+            what = f"endpoint {endpoint.name} was not told which tokens hold"
+            found.append(Difference(policy.model, what, "told again", mend))
+        if deploy.is_too_lax(world, policy, endpoint):
+            mend = bound(deploy.start_server, world, policy, stage)
+            what = (
+                f"the server of endpoint {endpoint.name} runs without tokens or TLS that its policy demands"
+            )
+            found.append(Difference(policy.model, what, "started again with them", mend))
+    return found
+
+
 def _warm_in_vain(world: World, standings: Standings, endpoint: Endpoint) -> str:
     """Versions kept warm that nobody would go back to; "" when there are none."""
     routes = world.documents.routes(endpoint.name)
-    kept = [r.version for r in routes.standby] if routes else []
+    kept = [r.version for r in routes.part(standings.model).standby] if routes else []
     numbers = ", ".join(str(v) for v in kept if standings.places.get(v) != STANDBY)
     told = f"endpoint {endpoint.name} keeps version {numbers} warm, which is out of service"
     return told if numbers else ""
 
 
-def _not_followed(world: World, endpoint: Endpoint) -> str:
+def _not_followed(world: World, endpoint: Endpoint, model: str) -> str:
     """What a running server says of the document it was given; "" when every worker serves it."""
     routes = world.documents.routes(endpoint.name)
     if routes is None or not deploy.is_running(world, endpoint):
         return ""
     try:
-        world.documents.wait_in_effect(endpoint.name, routes.generation, FOLLOWS_SECONDS)
+        world.documents.wait_in_effect(endpoint.name, routes.generation, FOLLOWS_SECONDS, model)
     except ServerDidNotFollow as error:
         cause = error.facts["cause"]
         return f"the server of endpoint {endpoint.name} does not serve what it was told: {cause}"
     return ""
 
 
-def _told_to_serve(world: World, endpoint: str) -> list[str] | None:
-    """Digests in the endpoint's document; none in a damaged one, None for an endpoint that was never told."""
+def _told_to_serve(world: World, endpoint: str, model: str) -> list[str] | None:
+    """Digests of the model in the endpoint's document; none in a damaged one, None for an endpoint that was never told
+    of any model, and for a model that was taken out on purpose."""
     try:
         routes = world.documents.routes(endpoint)
     except ValueError:
         return []
-    return [r.digest for r in routes.routes] if routes else None
+    if routes is None or model in routes.withdrawn:
+        return None
+    return [r.digest for r in routes.part(model).routes]

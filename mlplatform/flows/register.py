@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,10 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy, Trust, Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, GoneBytes, MlplatformError, Refused, UsageError
-from mlplatform.flows.sound import demand_bytes, demand_evidence
+from mlplatform.flows.sound import demand_bytes, demand_evidence, demand_permitted, runs_code
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import Made
 from mlplatform.ports.state import Intent
@@ -26,6 +27,7 @@ from mlplatform.stats.profile import make_spec, profile
 
 EVIDENCE = ("holdout.parquet", "reference.parquet", "trained_on.npy")
 SAMPLE_ROWS = 32
+NO_CODE = Trust()
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,20 @@ class _Admission:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def register(world: World, model: str, run_id: str, actor: Actor, cause: str = "manual") -> Version:
+def register(
+    world: World, model: str, run_id: str, actor: Actor, cause: str = "manual", trust: Trust = NO_CODE
+) -> Version:
     """Freeze what a run logged and enter it as CANDIDATE. Registering a run again returns its version.
 
-    A version whose bytes were freed or damaged gets them back. Raises NotACandidate, UnsafeArtifact,
+    A version whose bytes were freed or damaged gets them back. Raises NotACandidate, UnsafeArtifact, CodeNotAllowed,
     MlflowUnreachable; Refused when a run no longer gives the bytes that its version had.
     """
     key = f"register:{model}:{run_id}"
     if known := _registered(world, model, run_id, None):
-        return _whole(world, known, actor, lambda: _download(world, run_id)[0])
+        return _whole(world, known, actor, lambda: _download(world, run_id, trust)[0])
     with _prepared(world, _intent(world, key, "register", model)):
         failpoint("register:intent")
-        manifest, candidate = _download(world, run_id)
+        manifest, candidate = _download(world, run_id, trust)
     failpoint("register:frozen")
     reason = f"run {run_id[:8]}, cause {cause}"
     return _admit(world, actor, _Admission(model, run_id, manifest, key, candidate.author, reason, cause))
@@ -198,11 +202,21 @@ def _whole(world: World, version: Version, actor: Actor, make: Callable[[], Mani
 # --- bundles --------------------------------------------------------------------------------------------------------
 
 
-def _download(world: World, run_id: str) -> tuple[Manifest, Candidate]:
+def inspected(world: World, run_id: str, into: Path, trust: Trust) -> Candidate:
+    """What a run logged, downloaded and found to be what the policy lets in. Raises what `register` raises."""
+    candidate = world.runs.candidate(run_id, into)
+    demand_permitted(trust, candidate.runtime, f"the model of run {run_id[:8]}")
+    world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+    return candidate
+
+
+def _download(world: World, run_id: str, trust: Trust) -> tuple[Manifest, Candidate]:
     """What a run logged, inspected and frozen."""
     with world.bundles.stage() as staged:
-        candidate = world.runs.candidate(run_id, staged / "download")
-        world.trust.inspect(candidate.model_folder, (candidate.runtime,))
+        candidate = inspected(world, run_id, staged / "download", trust)
+        if runs_code(candidate.runtime):
+            limits = {"answer_seconds": trust.answer_seconds, "memory_mb": trust.memory_mb}
+            candidate = replace(candidate, options={**candidate.options, **limits})
         failpoint("register:downloaded")
         return _freeze_candidate(world, candidate, staged), candidate
 
@@ -214,10 +228,11 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
     features = [column.name for column in candidate.inputs]
     reference = world.tables.read(candidate.reference)
     sample = world.tables.read(candidate.sample)
-    spec = make_spec({name: reference[name] for name in features})
+    profiled = [c.name for c in candidate.inputs if not c.shape and c.dtype != "binary"]
+    spec = make_spec({name: reference[name] for name in profiled})
     _write_json(
         folder / "reference.json",
-        {"spec": spec.to_dict(), "profile": profile(spec, {n: reference[n] for n in features}).to_dict()},
+        {"spec": spec.to_dict(), "profile": profile(spec, {n: reference[n] for n in profiled}).to_dict()},
     )
     _write_json(folder / "sample.json", {n: sample[n][:SAMPLE_ROWS].tolist() for n in features})
     manifest = Manifest(
@@ -293,4 +308,9 @@ def _child(parent: Manifest, made: Made) -> Manifest:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, default=str))
+    path.write_text(json.dumps(value, default=_as_json))
+
+
+def _as_json(value: Any) -> str:
+    """Bytes in base64, as clients send them; times as text."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from mlplatform.domain.ladder import STANDBY, Change, is_stage
 from mlplatform.domain.ledger import Actor, Draft, Entry, Kind
 from mlplatform.domain.policy import Policy
-from mlplatform.domain.rollout import Phase
 from mlplatform.domain.version import Version
-from mlplatform.errors import Refused
 from mlplatform.flows.deploy import serve_holder
+from mlplatform.flows.live import demand_settled
 from mlplatform.flows.world import World, failpoint
 
 
@@ -16,12 +15,7 @@ def plan_retirement(world: World, policy: Policy, version: Version) -> list[Chan
     """What `retire` would do; raises IllegalMove for a version that is live or out already, Refused on its way in."""
     standings = world.ledger.standings(policy.model)
     changes = policy.ladder.retirement(standings, version.number, _live_stages(policy))
-    for rollout in world.deployments.active(policy.model):
-        if rollout.version == version.number and rollout.phase is not Phase.PROBATION:
-            raise Refused(
-                f"Take it back first: mlplatform rollback {policy.model} --stage {rollout.stage} --reason ...",
-                what=f"{version.ref} cannot be retired: it is being rolled out into {rollout.stage}",
-            )
+    demand_settled(world, policy, version, "retired")
     return changes
 
 

@@ -83,7 +83,7 @@ def left_behind(world: World, model: str) -> RetrainingRecord | None:
 
 
 def waiting(world: World, model: str) -> RetrainingRecord | None:
-    """The newest retraining, if its challenger waits for the end of a freeze window."""
+    """The newest retraining, if its challenger waits for the end of a freeze window or of a rollout."""
     newest = world.retrainings.history(model)[-1:]
     return newest[0] if newest and newest[0].outcome.startswith(WAITS) else None
 
@@ -117,10 +117,11 @@ def settle(
     version: int | None,
     live: bool,
     because: str,
-    frozen: bool = False,
+    waits: bool = False,
 ) -> RetrainingRecord:
-    """Keep what became of a challenger: the governor counts losses. One that met a freeze window has not lost."""
-    outcome = f"{LIVE if live else WAITS if frozen else LOST}: {because}"
+    """Keep what became of a challenger: the governor counts losses. One that waits for the end of a freeze window or
+    of a rollout has not lost."""
+    outcome = f"{LIVE if live else WAITS if waits else LOST}: {because}"
     settled = replace(record, version=version, outcome=outcome)
     world.retrainings.save(settled)
     return settled
@@ -176,4 +177,6 @@ def extra_rows(world: World, policy: Policy) -> Observed | None:
     if policy.data.evaluate.use == "labelled_window":
         window = labelled_window(world, policy, endpoint.name, None)
         end = window[0] if window else None
-    return world.observations.read(endpoint.name, None, end, policy.data.time, labelled=True)
+    return world.observations.read(
+        endpoint.name, None, end, policy.data.time, labelled=True, model=policy.model
+    )

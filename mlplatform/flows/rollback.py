@@ -1,6 +1,13 @@
-"""rollback: traffic first, then the ledger, then MLflow's alias."""
+"""rollback: traffic first, then the ledger, then MLflow's alias.
+
+While a version is being rolled out, it is this version that is taken back: the stage has not changed hands yet.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from mlplatform.domain.ladder import Change
 from mlplatform.domain.ledger import MOVES, Actor, Draft, Entry, Kind, tenures, way_back
@@ -8,6 +15,7 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase
 from mlplatform.errors import MlplatformError, Refused
 from mlplatform.flows.deploy import publish, serve_holder
+from mlplatform.flows.live import running
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World, failpoint
@@ -17,8 +25,14 @@ from mlplatform.ports.state import Intent
 def plan_rollback(
     world: World, policy: Policy, stage: str, to: int | None = None
 ) -> tuple[int, list[Change]]:
-    """The version that would return, and the changes; raises Refused when there is none, IllegalMove, ChangedBytes."""
+    """The version that would return, and the changes; none where a rollout is taken back.
+
+    Raises Refused when there is none, IllegalMove, ChangedBytes.
+    """
     standings = world.ledger.standings(policy.model)
+    holder = standings.holder(stage)
+    if holder is not None and to in (None, holder) and running(world, policy, stage):
+        return holder, []
     entries = world.ledger.entries(policy.model, kinds=MOVES)
     held = tenures(entries, stage)
     target = to if to is not None else way_back(standings, entries, stage)
@@ -45,7 +59,8 @@ def rollback(
 ) -> Entry:
     """Put the last good version (or `to`) back. A corrupt target is refused and the live one stays."""
     target, changes = plan_rollback(world, policy, stage, to)
-    leaving = next((c.version for c in changes if c.origin == stage), None)
+    rolling = None if changes else running(world, policy, stage)
+    leaving = rolling[0].version if rolling else next((c.version for c in changes if c.origin == stage), None)
     key = key or f"rollback:{policy.model}:{stage}:{leaving}:{target}:{world.clock.now().isoformat()}"
     payload = {
         "stage": stage,
@@ -53,27 +68,22 @@ def rollback(
         "reason": reason,
         "actor": actor.name,
         "verified": actor.verified,
+        "rollout": rolling[0].id if rolling else "",
     }
     world.intents.open(Intent(key, "rollback", policy.model, payload, world.clock.now()))
     failpoint("rollback:intent")
     if policy.stage(stage).endpoint:
-        _shift(world, policy, stage, target, key)
+        _shift(world, policy, stage, None if rolling else target, key)
         failpoint("rollback:shifted")
-    entry = world.ledger.append(
-        Draft(
-            policy.model,
-            Kind.ROLLED_BACK,
-            target,
-            actor,
-            reason,
-            changes=tuple(changes),
-            stage=stage,
-            data={"from": leaving, "share": 1.0},
-            key=key,
-        )
-    )
+    draft = Draft(policy.model, Kind.ROLLED_BACK, target, actor, reason, tuple(changes), stage, key=key)
+    if rolling:
+        taken = {"rollout": rolling[0].id}
+        draft = replace(draft, kind=Kind.ROLLOUT_FAILED, version=rolling[0].version, data=taken)
+    else:
+        draft = replace(draft, data={"from": leaving, "share": 1.0})
+    entry = world.ledger.append(draft)
     failpoint("rollback:committed")
-    _end_rollouts(world, policy, stage, reason)
+    _end_rollouts(world, policy, payload)
     world.intents.close(key)
     return entry
 
@@ -83,7 +93,7 @@ def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
     payload = intent.payload
     done = world.ledger.entries(policy.model, key=intent.key)
     if done:
-        _end_rollouts(world, policy, payload["stage"], payload["reason"])
+        _end_rollouts(world, policy, payload)
         world.intents.close(intent.key)
         return
     actor = Actor(payload["actor"], payload["verified"])
@@ -93,9 +103,13 @@ def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
         _call_off(world, policy, payload["stage"], intent.key, str(error))
 
 
-def _shift(world: World, policy: Policy, stage: str, target: int, key: str) -> None:
-    """Traffic to the target; where the server cannot follow, the present version goes on and the rollback is off."""
+def _shift(world: World, policy: Policy, stage: str, target: int | None, key: str) -> None:
+    """Traffic to the target, or to the stage's holder alone; where the server cannot follow, what is in effect goes on
+    and the rollback is off."""
     try:
+        if target is None:
+            serve_holder(world, policy, stage, alone=True)
+            return
         publish(world, policy, stage, version_of(world, policy.model, target), start=False)
     except MlplatformError as error:
         _call_off(world, policy, stage, key, str(error))
@@ -110,7 +124,8 @@ def _call_off(world: World, policy: Policy, stage: str, key: str, why: str) -> N
     world.intents.close(key)
 
 
-def _end_rollouts(world: World, policy: Policy, stage: str, reason: str) -> None:
+def _end_rollouts(world: World, policy: Policy, payload: Mapping[str, Any]) -> None:
+    """The one that was taken back; where the stage changed hands, all of its rollouts."""
     for rollout in world.deployments.active(policy.model):
-        if rollout.stage == stage:
-            world.deployments.save(rollout.now_in(Phase.FAILED, reason))
+        if rollout.stage == payload["stage"] and payload.get("rollout", "") in ("", rollout.id):
+            world.deployments.save(rollout.now_in(Phase.FAILED, payload["reason"]))

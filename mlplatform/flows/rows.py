@@ -61,7 +61,9 @@ def labelled_window(
     world: World, policy: Policy, endpoint: str, until: datetime | None
 ) -> tuple[datetime, datetime] | None:
     """The newest stretch of labelled rows that evaluations use: its start and its newest row's time."""
-    observed = world.observations.read(endpoint, None, until, policy.data.time, labelled=True)
+    observed = world.observations.read(
+        endpoint, None, until, policy.data.time, labelled=True, model=policy.model
+    )
     if observed.rows == 0:
         return None
     times = observed.times
@@ -91,7 +93,9 @@ def _labelled(world: World, policy: Policy, version: Version, incumbent: Version
     if window is None:
         return None
     start, end = window
-    observed = world.observations.read(endpoint.name, start, None, policy.data.time, labelled=True)
+    observed = world.observations.read(
+        endpoint.name, start, None, policy.data.time, labelled=True, model=policy.model
+    )
     source = f"{observed.rows} labelled rows {start:%Y-%m-%d %H:%M} .. {end:%Y-%m-%d %H:%M}"
     offered = _Offered(observed.columns, observed.truth, observed.times, source)
     rows = _unseen(world, policy, version, incumbent, offered)

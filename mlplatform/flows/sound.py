@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlplatform import catalog
 from mlplatform.domain.ledger import Entry, Kind
+from mlplatform.domain.policy import Trust
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.domain.version import Version
-from mlplatform.errors import ChangedBytes, GoneBytes, UnknownName
+from mlplatform.errors import ChangedBytes, CodeNotAllowed, GoneBytes, UnknownName
 from mlplatform.flows.world import World
 
 
@@ -18,6 +20,17 @@ def demand_bytes(world: World, version: Version) -> None:
         world.bundles.verify(version.digest)
     except UnknownName:
         raise gone(world, version) from None
+
+
+def runs_code(runtime: str) -> bool:
+    """Whether loading a model of this runtime runs code of the model."""
+    return not catalog.find("runtime", runtime).safe
+
+
+def demand_permitted(trust: Trust, runtime: str, what: str) -> None:
+    """Raises CodeNotAllowed for a model that runs code of its own where the policy does not let it."""
+    if not trust.code_models and runs_code(runtime):
+        raise CodeNotAllowed(what=what, runtime=runtime)
 
 
 def demand_evidence(world: World, version: Version, *names: str) -> None:

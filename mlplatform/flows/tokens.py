@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mlplatform.domain.access import model_of, scope_mistake
 from mlplatform.domain.duration import duration
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.token import ADMIN, ID_BYTES, SECRET_BYTES, Identity, Token, compose, hashed, id_of
@@ -44,6 +45,8 @@ def identify(tokens: Tokens, now: datetime, text: str, source: str) -> Identity:
     token = found[0]
     if why := token.why_not(now):
         raise RefusedToken(id=id, source=source, why=why)
+    if token.is_machine:
+        raise RefusedToken(id=id, source=source, why=f"it is for model servers ({', '.join(token.scopes)})")
     return Identity(Actor(token.owner, verified=True), token.roles, token.id)
 
 
@@ -56,8 +59,9 @@ def issue(
     expires: str | None = None,
     dry_run: bool = False,
     hand_over: Callable[[Issued], object] = lambda issued: None,
+    scopes: Sequence[str] = (),
 ) -> Issued:
-    """Make a token. Raises Refused for who may not, UsageError for a name or a role that is none.
+    """Make a token. Raises Refused for who may not, UsageError for a name, a role or a scope that is none.
 
     It is handed over before it holds: a process that dies in between leaves a text that nobody honours, never an
     admin's token whose text nobody saw, which would shut the door for good.
@@ -67,7 +71,8 @@ def issue(
     try:
         ends = now + duration(expires) if expires else None
         by = _told(who.actor)
-        token = Token(secrets.token_hex(ID_BYTES), owner, tuple(dict.fromkeys(roles)), now, by, ends)
+        id, roles, scopes = secrets.token_hex(ID_BYTES), _once(roles), _once(scopes)
+        token = Token(id, owner, roles, now, by, ends, scopes=scopes)
     except (ValueError, OverflowError) as error:
         raise UsageError(what=str(error)) from None
     if dry_run:
@@ -79,6 +84,14 @@ def issue(
     tokens.add(token, hashed(text), first)
     failpoint("token:added")
     return issued
+
+
+def demand_models(scopes: Sequence[str], known: Iterable[str]) -> None:
+    """A scope for a model that nobody has is a slip of the pen. Raises UnknownName with the nearest one."""
+    known = set(known)
+    for scope in scopes:
+        if not scope_mistake(scope) and (model := model_of(scope)) and model not in known:
+            raise UnknownName("model", model, known)
 
 
 def revoke(tokens: Tokens, now: datetime, who: Identity, id: str, dry_run: bool = False) -> Token:
@@ -117,6 +130,10 @@ def _demand_admin(who: Identity, first_roles: Sequence[str] | None) -> None:
             "Act with an admin's token, in MLPLATFORM_TOKEN or the file that MLPLATFORM_TOKEN_FILE names.",
             what=f"{_told(who.actor)} may not add or revoke tokens",
         )
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _told(actor: Actor) -> str:

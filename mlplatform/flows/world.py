@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.domain.card import CardFacts
-from mlplatform.domain.policy import Use
+from mlplatform.domain.policy import Policy, Use
 from mlplatform.ports.clock import Clock, Progress
 from mlplatform.ports.data import Observations, Tables
 from mlplatform.ports.evaluation import Evaluator
@@ -58,6 +58,8 @@ class World:
     work: Path
     """Folder for files between processes: training logs, extra data of retrainings."""
     progress: Progress = lambda line: None
+    beside: Callable[[Policy, str], Path] = lambda policy, name: Path(name)
+    """A file that a policy names, which is meant relative to the policy's own."""
     draw: Draw | None = None
     """Draws the report of a version; without it there are none."""
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ from urllib.request import urlopen
 
 from mlplatform.config.token_text import VARIABLE
 from mlplatform.control import Platform
-from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, WorldError
+from mlplatform.domain.rollout import Phase
+from mlplatform.errors import AlreadyRunning, LeaseHeld, MlplatformError, PortInUse, WorldError
 from mlplatform.flows import deploy
 from mlplatform.jobs.runner import Runner, stopping_on_signals
 from mlplatform.ports.clock import Progress
@@ -26,6 +28,8 @@ from mlplatform.ports.clock import Progress
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 WATCH_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 1.0, 30.0
+ROLLOUT_SECONDS = 10.0
+"""How often rollouts are looked at; judges read what was captured since."""
 HOST = "127.0.0.1"
 
 
@@ -77,7 +81,7 @@ def _watched(platform: Platform, stop: threading.Event, tell: Progress) -> Itera
 
 
 def _watch(platform: Platform, stop: threading.Event, tell: Progress) -> None:
-    pause = WATCH_SECONDS
+    pause, looked_at = WATCH_SECONDS, time.monotonic()
     while not stop.wait(pause):
         pause = WATCH_SECONDS
         try:
@@ -87,9 +91,23 @@ def _watch(platform: Platform, stop: threading.Event, tell: Progress) -> None:
                     if endpoint and deploy.has_died(platform.world, endpoint) and not stop.is_set():
                         state = deploy.start_server(platform.world, policy, stage)
                         tell(f"the server of endpoint {endpoint.name} died; started again at {state.url}")
+            if time.monotonic() >= looked_at + ROLLOUT_SECONDS and not stop.is_set():
+                looked_at = time.monotonic()
+                _roll_out(platform, tell)
         except MlplatformError as error:
             pause = PAUSE_AFTER_FAILURE_SECONDS
             tell(f"{error}; looking again in {pause:.0f} s")
+
+
+def _roll_out(platform: Platform, tell: Progress) -> None:
+    """Take the steps of rollouts that are due; what a command has in hand waits until the next look."""
+    for rollout in platform.world.deployments.active():
+        if rollout.phase is Phase.SHIFTED and rollout.model in platform.policies:
+            with suppress(LeaseHeld):
+                taken_back = platform.roll_out(rollout.model)
+                [now] = [r for r in platform.world.deployments.history(rollout.model) if r.id == rollout.id]
+                if taken_back or now.because != rollout.because:
+                    tell(f"{rollout.model}@{rollout.version} to {rollout.stage}: {now.because}")
 
 
 def _serve(platform: Platform, model: str, tell: Progress) -> None:

@@ -69,6 +69,21 @@ class Ingested:
     rows: int
     set_aside: int
     """Damaged blocks moved to `damaged/`."""
+    expired: int = 0
+    """Rows that went because they are too old or too many."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What of the captured rows stays; what goes, goes in groups of up to some 10,000 rows."""
+
+    since: datetime | None = None
+    """Rows that were predicted before go."""
+    size_bytes: int | None = None
+    """On disk; the oldest go first."""
+
+
+EVERYTHING = Retention()
 
 
 @dataclass(frozen=True)
@@ -84,8 +99,9 @@ class Labelled:
 class Observations(Protocol):
     """What the servers captured and what came true."""
 
-    def ingest(self, endpoint: str) -> Ingested:
-        """Blocks into Parquet segments; a block is deleted only once its segment is safe."""
+    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
+        """Blocks into Parquet segments; a block is deleted only once its segment is safe. Then what need not be kept
+        goes, with its labels."""
 
     def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled: ...
 
@@ -99,8 +115,12 @@ class Observations(Protocol):
         end: datetime | None = None,
         time: str | None = None,
         labelled: bool = False,
+        model: str = "",
+        shadow: bool = False,
     ) -> Observed:
-        """Rows with start <= time < end; `time` names the event time's column. `labelled`: only those with a truth."""
+        """Rows with start <= time < end; `time` names the event time's column. `labelled`: only those with a truth.
+        `model`: only its rows, where several models answer at the endpoint. `shadow`: only the answers of a shadow,
+        which have the ids of those that were given; without it none of them."""
 
     def pending(self, endpoint: str) -> int: ...
 

@@ -6,15 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
 
 from mlplatform.domain.bundle import Manifest, Task
+from mlplatform.domain.counts import Counts
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Signal, Window
 from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.stats.batch import Array, Batch, Columns, Outputs
 from mlplatform.stats.labels import Answers
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 Need = Literal["answers", "incumbent", "serving", "cost", "latency"]
 
@@ -102,6 +110,32 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of a server."""
+
+    cert: Path
+    key: Path
+    ca: Path | None = None
+    """What its clients trust; the certificate itself where this is None."""
+
+    def client_context(self) -> SSLContext:
+        """What clients demand: a certificate and a name by `ca`; without it exactly our certificate, whatever name it
+        bears. Raises OSError for a file that cannot be used."""
+        from ssl import PROTOCOL_TLS_CLIENT, VERIFY_X509_PARTIAL_CHAIN, SSLContext, TLSVersion
+
+        context = SSLContext(PROTOCOL_TLS_CLIENT)
+        context.minimum_version = TLSVersion.TLSv1_2
+        if self.ca is not None:
+            context.load_verify_locations(self.ca)
+            return context
+        context.check_hostname = False
+        context.verify_flags |= VERIFY_X509_PARTIAL_CHAIN
+        first, end, _ = self.cert.read_text(errors="replace").partition("-----END CERTIFICATE-----")
+        context.load_verify_locations(cadata=first + end)  # of a chain nobody but the first one
+        return context
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """A model server as it should run."""
 
@@ -110,6 +144,15 @@ class ServerSpec:
     host: str = "127.0.0.1"
     port: int = 0
     workers: int = 1
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    access_log: bool = False
+    """Whether its log has a line for each request."""
+    auth: bool = False
+    """Whether requests need a token."""
+    tls: TlsFiles | None = None
+    behind_proxy: bool = False
+    bundles: Path | None = None
+    """Where all bundles lie; a server in a container sees no more of the disk than this and its own folder."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +162,27 @@ class ServerState:
     host: str = ""
     port: int = 0
     pid: int = 0
+    auth: bool = False
+    tls: bool = False
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        """Where this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    def is_laxer_than(self, desired: ServerSpec) -> bool:
+        """Whether it runs without tokens or TLS that it should demand. One that demands more may go on."""
+        return self.running and (desired.auth > self.auth or (desired.tls is not None) > self.tls)
 
 
 class Target(Protocol):
     """Where a model server runs."""
 
     def apply(self, desired: ServerSpec) -> ServerState:
-        """Start the server, or leave it when it runs already; returns once it answers `/ping`."""
+        """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that is laxer than
+        desired is started again."""
 
     def status(self, folder: Path) -> ServerState: ...
     def stop(self, folder: Path) -> None: ...
@@ -166,6 +219,50 @@ class Metric(Protocol):
     """Reads one signal from a window."""
 
     def measure(self, reference: Reference, current: WindowData) -> Signal: ...
+
+
+Evidence = Literal["counts", "outputs", "pairs", "labels"]
+"""What a judge looks at: the server's counters, both versions' answers, both answers to the same rows, truths."""
+
+
+@dataclass(frozen=True)
+class LiveFacts:
+    """What was seen of a version and of the one before while it is rolled out. What no judge needs is empty."""
+
+    version: Version
+    incumbent: Version
+    step: Bake
+    alpha: float
+    """What this judge may spend over the whole rollout."""
+    counts: Counts = field(default_factory=Counts)
+    """The version's requests since the rollout began, those too that it answered as a shadow."""
+    incumbent_counts: Counts = field(default_factory=Counts)
+    """The incumbent's in the same time."""
+    grown_bytes: int | None = None
+    """By how much the memory of a worker grew since, the most of all; None where that is not known."""
+    restarts: int = 0
+    """Workers that ended since."""
+    kind: Literal["classification", "regression"] = "classification"
+    outputs: Array = field(default_factory=lambda: np.empty(0))
+    """The version's answers to the requests of this step, as labels or values, oldest first."""
+    incumbent_outputs: Array = field(default_factory=lambda: np.empty(0))
+    """The incumbent's answers to its own requests of this step; in shadow both answered the same."""
+    pairs: Array = field(default_factory=lambda: np.empty(0))
+    """The version's answers to rows that both answered (shadow), since the rollout began, oldest first."""
+    incumbent_pairs: Array = field(default_factory=lambda: np.empty(0))
+    losses: Array = field(default_factory=lambda: np.empty(0))
+    """On labelled rows, oldest first: 0 or 1 for classes, the absolute error for values."""
+    incumbent_losses: Array = field(default_factory=lambda: np.empty(0))
+    """On the same rows."""
+
+
+class Judge(Protocol):
+    """Judges a version that is being rolled out; pure, and valid however often it is asked. FAIL takes it back,
+    INCONCLUSIVE pauses the rollout and says what it waits for."""
+
+    needs: ClassVar[frozenset[Evidence]]
+
+    def judge(self, facts: LiveFacts) -> Finding: ...
 
 
 class Trigger(Protocol):

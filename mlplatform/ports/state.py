@@ -110,7 +110,7 @@ class RetrainingRecord:
     at: datetime
     cause: str
     outcome: str
-    """`started`, `refused: <why>`, `waits: <why>` (a freeze window), `went live`, `did not go live: <why>`,
+    """`started`, `refused: <why>`, `waits: <why>` (a freeze window, a rollout), `went live`, `did not go live: <why>`,
     `failed: <why>`, `died: <why>`."""
     run_id: str | None = None
     version: int | None = None
@@ -209,6 +209,9 @@ class Tokens(Protocol):
 
     def all(self) -> list[Token]:
         """Oldest first."""
+
+    def hashed(self) -> list[tuple[Token, str]]:
+        """All of them with their hashes."""
 
     def revoke(self, id: str, at: datetime, by: str) -> Token:
         """The token as it is then; the first revocation stays. Raises UnknownName."""

@@ -9,8 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.chain import Head
+from mlplatform.domain.counts import Counted
 from mlplatform.domain.routes import Routes, WorkerStatus
 
 Stage = Callable[[], AbstractContextManager[Path | str]]
@@ -45,6 +47,10 @@ class Bundles(Protocol):
 
         The staged folder is gone afterwards. Freezing equal bytes twice is harmless. Raises UnsafeArtifact.
         """
+
+    @property
+    def folder(self) -> Path:
+        """Where all bundles lie, and nothing else."""
 
     def path(self, digest: str) -> Path: ...
     def manifest(self, digest: str) -> Manifest: ...
@@ -84,17 +90,34 @@ class Documents(Protocol):
     """The folder that control plane and servers share; see `mlplatform.domain.routes`."""
 
     def folder(self, endpoint: str) -> Path: ...
-    def endpoints(self) -> list[str]: ...
+    def endpoints(self) -> list[str]:
+        """Endpoints that were told something."""
+
     def routes(self, endpoint: str) -> Routes | None: ...
 
-    def publish(self, routes: Routes) -> Routes:
-        """Write the document with the next generation number, atomically."""
+    def publish(self, routes: Routes, model: str = "") -> Routes:
+        """Put the models that `routes` names, and `model`, into the endpoint's document, atomically and with the next
+        generation number. The other models of the endpoint keep what they have; a `model` that `routes` does not
+        name is taken out."""
+
+    def access(self, endpoint: str) -> AccessList | None:
+        """The access list that was written last; ValueError when what is there is none."""
+
+    def grant(self, endpoint: str, read: Callable[[], tuple[Grant, ...]]) -> AccessList:
+        """Write who may ask its server, with the next number, atomically; nothing when it says so already.
+
+        `read` is called while nobody else can write: who writes last has read last.
+        """
 
     def workers(self, endpoint: str) -> list[WorkerStatus]:
         """Workers whose process is alive."""
 
-    def wait_in_effect(self, endpoint: str, generation: int, seconds: float) -> None:
-        """Return once every worker has acknowledged; raises ServerDidNotFollow."""
+    def counted(self, endpoint: str) -> Counted:
+        """What its workers have counted, up to about a second ago."""
+
+    def wait_in_effect(self, endpoint: str, generation: int, seconds: float, model: str = "") -> None:
+        """Return once every worker has acknowledged, what is said of `model` where one is named; raises
+        ServerDidNotFollow."""
 
 
 class Trust(Protocol):

@@ -1,152 +1,210 @@
-"""The ASGI callable of one worker: HTTP to the data plane and back."""
+"""One worker's answers: requests that a transport brought, to pages and the data plane and back."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.serving import logs, scrape
+from mlplatform.serving.access import Access
 from mlplatform.serving.bodies import essence_of
-from mlplatform.serving.calls import Call
-from mlplatform.serving.dataplane import Answer, DataPlane, as_problem
+from mlplatform.serving.calls import Call, Eventually, Header, Request, Response
+from mlplatform.serving.dataplane import Answer, DataPlane, Later, as_problem
+from mlplatform.serving.exposition import OPENMETRICS, TEXT, wants_openmetrics
+from mlplatform.serving.inflight import InFlight
 from mlplatform.serving.pages import JSON, Page, Pages
 from mlplatform.serving.paths import Place, find, protocol_of
-from mlplatform.serving.problems import TooLarge, UnsupportedMediaType
+from mlplatform.serving.problems import NotLoaded, Problem, UnsupportedMediaType
 from mlplatform.serving.protocols.table import PROTOCOLS
 from mlplatform.serving.recorder import FLUSH_SECONDS
+from mlplatform.serving.requests import header
 from mlplatform.serving.routes import StatusFile
+from mlplatform.serving.seen import SLOW_US, Seen
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Header = tuple[bytes, bytes]
-
-MAX_BODY_BYTES = 16_000_000
 _JSON_TYPE: Header = (b"content-type", JSON)
 _BINARY_TYPE: Header = (b"content-type", b"application/octet-stream")
-
-
-class ClientGone(Exception):
-    """The connection ended before the request did; nobody waits for an answer."""
+_INVOCATIONS = Place("/invocations")
 
 
 class App:
-    """One worker's server. Everything but models, disk writes and large bodies happens on the event loop."""
+    """Everything but models that take long, disk writes and large bodies happens on the event loop."""
 
-    def __init__(self, folder: Path, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: RequestLimits = RequestLimits(),  # noqa: B008
+        access: Access | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         self.plane = DataPlane(folder)
-        self._pages = Pages(self.plane)
-        self._max_body_bytes = max_body_bytes
+        self.pages = Pages(self.plane)
+        self.seen = seen or Seen()
+        self._access = access or Access(folder, demanded=False)
+        self._flight = InFlight(limits)
         self._status = StatusFile(folder)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._tasks: list[asyncio.Task[None]] = []
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["path"] == "/invocations" and scope["method"] == "POST":
-                await self._predict("mlflow", scope, receive, send)
-            else:
-                await self._other(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+        self.plane.metrics.look = partial(scrape.now, self.plane.router, self._flight)
+        self.gate = self._access.gate if self._access.demanded else None
+        """Asked by the transport before it reads a body that is still on its way."""
+        self.pages.guarded = self._access.demanded
+        self.pages.health.append(self._access.health)
 
     # --- requests -------------------------------------------------------------------------------------------
 
-    async def _predict(
-        self, protocol: str, scope: Message, receive: Receive, send: Send, place: Place | None = None
-    ) -> None:
+    def respond(self, request: Request) -> Response | Eventually:
+        """At once, where no thread is needed. Never raises for what a client sent."""
+        if request.path == "/invocations" and request.method == "POST":
+            return self._predict("mlflow", request, _INVOCATIONS)
         try:
-            call = await self._call(scope, receive)
-        except ClientGone:
-            return
-        except Exception as error:
-            answer = self.plane.refuse(protocol, error)
-        else:
-            if place is not None:
-                call.model, call.version = place.model, place.version
-            answer = await self.plane.predict(protocol, call)
-        await _send(send, answer.status, _headers(answer), answer.payload)
-        self.plane.record(answer)
-
-    async def _other(self, scope: Message, receive: Receive, send: Send) -> None:
-        protocol, headers = protocol_of(scope["path"]), []
-        try:
-            place = find(scope["path"], scope["method"])
+            place = self._place(request)
             if place.page == "infer":
-                await self._predict(protocol, scope, receive, send, place)
-                return
-            page = await self._page(place, scope, receive)
-        except ClientGone:
-            return
+                return self._predict(protocol_of(request.path), request, place)
+            self._check(request, place)
+            if place.page == "/labels":
+                return self._labels(request)
+            if place.page == "/metrics":
+                return self._later(request, self._scrape(request))
+            page = self.pages.get(place)
+        except NotLoaded as asleep:
+            return self._later(request, self._when_awake(request, place, asleep.model))
         except Exception as error:
-            problem = as_problem(error)
-            page = Page(PROTOCOLS[protocol].error(problem), status=problem.status)
-            if allow := problem.facts.get("allow"):
-                headers.append((b"allow", allow.encode()))
-        headers.append((b"content-type", page.content_type))
-        await _send(send, page.status, headers, page.content, with_body=scope["method"] != "HEAD")
+            return self._refused(request, error)
+        return self._page(request, page)
 
-    async def _page(self, place: Place, scope: Message, receive: Receive) -> Page:
-        if place.page != "/labels":
-            return self._pages.get(place, self._status.others())
-        call = await self._call(scope, receive)
-        if essence_of(call.content_type) != "application/json":
-            shown = call.content_type.decode("latin-1")[:80] or "none"
+    def refuse(self, problem: Problem, path: str) -> Response:
+        """The response to what the transport could not bring in."""
+        answer = self.plane.refuse(protocol_of(path), problem)
+        return Response(answer.status, _headers(answer), answer.payload)
+
+    def _predict(self, protocol: str, request: Request, place: Place) -> Response | Eventually:
+        try:
+            self._check(request, place)
+            call = _call(request)
+            call.model, call.version = place.model, place.version
+            sharing = place.model if len(self.plane.router.table.models) > 1 else ""
+            self._flight.admit(sharing)
+        except Exception as error:
+            return self._answered(request, self.plane.refuse(protocol, error))
+        found = self.plane.predict(protocol, call)
+        if isinstance(found, Answer):
+            return self._answered(request, found)
+        return self._follow(request, found, sharing)
+
+    def _follow(self, request: Request, later: Later, model: str) -> Eventually:
+        eventually = self._flight.begin(
+            lambda late: self._answered(request, self.plane.give_up(later, late)), model
+        )
+
+        def there(answer: Answer) -> None:
+            if self._flight.end(eventually, model):
+                eventually.settle(self._answered(request, answer))
+
+        later.then(there)
+        return eventually
+
+    def _answered(self, request: Request, answer: Answer) -> Response:
+        response = Response(answer.status, _headers(answer), answer.payload)
+        if self.seen.every or answer.status >= 500 or answer.latency_us > SLOW_US:
+            response.after = partial(self._tell, request, response, answer)
+        elif answer.rows is not None:
+            response.after = partial(self.plane.record, answer)
+        return response
+
+    def _tell(self, request: Request, response: Response, answer: Answer) -> None:
+        self.plane.record(answer)
+        self.seen(request, response, answer)
+
+    def _check(self, request: Request, place: Place) -> None:
+        """Raises Unauthorized or Forbidden."""
+        if self._access.demanded:
+            here = self.plane.router.table.models
+            self._access.check(request.headers, place.page, place.model, here)
+
+    def _place(self, request: Request) -> Place:
+        try:
+            return find(request.path, request.method)
+        except Problem:
+            if self._access.demanded:
+                self._access.holder(request.headers)  # nobody else is told what is here
+            raise
+
+    # --- pages ----------------------------------------------------------------------------------------------
+
+    def _page(self, request: Request, page: Page, error: Exception | None = None) -> Response:
+        response = Response(page.status, [(b"content-type", page.content_type)], page.content)
+        if self.seen.every or (error is not None and page.status >= 500):
+            response.after = partial(self.seen, request, response, None, error)
+        return response
+
+    def _refused(self, request: Request, error: Exception) -> Response:
+        problem = as_problem(error)
+        page = Page(PROTOCOLS[protocol_of(request.path)].error(problem), status=problem.status)
+        response = self._page(request, page, error)
+        response.headers += _facts(problem)
+        return response
+
+    def _labels(self, request: Request) -> Eventually:
+        if essence_of(content_type := _call(request).content_type) != "application/json":
+            shown = content_type.decode("latin-1")[:80] or "none"
             raise UnsupportedMediaType(f"content type {shown}: expected application/json, in UTF-8")
-        return Page(json.dumps({"accepted": await self.plane.keep_labels(call.body)}).encode())
+        self._flight.admit()
+        return self._later(request, self._keep(request))
 
-    async def _call(self, scope: Message, receive: Receive) -> Call:
-        """The body, and the headers that say how to read it. A body that is too large is refused before it is read."""
-        call = Call()
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                call.content_type = value
-            elif name == b"content-length" and int(value) > self._max_body_bytes:
-                raise self._too_large()
-            elif name == b"inference-header-content-length":
-                call.json_length = value
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                raise UnsupportedMediaType("content encoding: expected a body that is not compressed")
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        call.body = message["body"] if not message.get("more_body") else await self._rest(message, receive)
-        return call
+    def _later(self, request: Request, work: Coroutine[Any, Any, Response]) -> Eventually:
+        eventually = self._flight.begin(lambda late: self._refused(request, late))
 
-    async def _rest(self, message: Message, receive: Receive) -> bytes:
-        parts, size = [message["body"]], len(message["body"])
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            parts.append(message["body"])
-            size += len(message["body"])
-            if size > self._max_body_bytes:
-                raise self._too_large()
-        return b"".join(parts)
+        def done(task: asyncio.Task[Response]) -> None:
+            if self._flight.end(eventually):
+                eventually.settle(task.result())
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is too large: at most {self._max_body_bytes} bytes are taken")
+        asyncio.ensure_future(work).add_done_callback(done)
+        return eventually
+
+    async def _when_awake(self, request: Request, place: Place, model: str) -> Response:
+        """A page about a model that has to be loaded first."""
+        try:
+            await self.plane.router.wake(model)
+            page = self.pages.get(place)
+        except Exception as error:
+            return self._refused(request, error)
+        return self._page(request, page)
+
+    async def _scrape(self, request: Request) -> Response:
+        openmetrics = wants_openmetrics(header(request.headers, b"accept"))
+        counters = self.plane.metrics.to_dict()
+        counters["now"]["in_flight"] -= 1  # this request
+        await self._report(counters)  # so that whoever is asked next, or takes our place, tells no less
+        given = (counters, self._status.others(), self.plane.folder, openmetrics)
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(None, scrape.page, *given)
+        except Exception as error:
+            return self._refused(request, error)
+        return self._page(request, Page(content, OPENMETRICS if openmetrics else TEXT))
+
+    async def _keep(self, request: Request) -> Response:
+        try:
+            accepted = await self.plane.keep_labels(request.body)
+        except Exception as error:
+            return self._refused(request, error)
+        return self._page(request, Page(json.dumps({"accepted": accepted}).encode()))
 
     # --- life -----------------------------------------------------------------------------------------------
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await self.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
     async def start(self) -> None:
         """Load the document that is there, then follow it."""
+        self._access.look()
         await self.plane.router.look()
         await self._report()
         self._tasks = [
             asyncio.create_task(self.plane.router.follow(self._report_soon)),
+            asyncio.create_task(self._access.follow(self._report_soon)),
             asyncio.create_task(self._tick()),
         ]
 
@@ -157,6 +215,8 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.plane.close()
         await self._report()
+        self._disk.submit(logs.flush)
+        self._disk.submit(self.seen.close)
         self._disk.shutdown()
         self._status.remove()
 
@@ -164,16 +224,30 @@ class App:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             self.plane.recorder.flush()
+            self._disk.submit(logs.flush)
             await self._report()
 
     def _report_soon(self) -> None:
         self._tasks.append(asyncio.create_task(self._report()))
         self._tasks = [task for task in self._tasks if not task.done()]
 
-    async def _report(self) -> None:
-        counters = json.dumps(self.plane.metrics.to_dict()).encode()
-        status = self.plane.router.status()
+    async def _report(self, counters: dict[str, Any] | None = None) -> None:
+        counters, status = counters or self.plane.metrics.to_dict(), self.plane.router.status()
         await asyncio.get_running_loop().run_in_executor(self._disk, self._status.write, status, counters)
+
+
+def _call(request: Request) -> Call:
+    """The body, and the headers that say how to read it."""
+    call = Call(request.body)
+    call.arrived, call.headers = request.arrived, request.headers
+    for name, value in request.headers:
+        if name == b"content-type":
+            call.content_type = value
+        elif name == b"inference-header-content-length":
+            call.json_length = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType("content encoding: expected a body that is not compressed")
+    return call
 
 
 def _headers(answer: Answer) -> list[Header]:
@@ -183,12 +257,22 @@ def _headers(answer: Answer) -> list[Header]:
     if answer.json_length:
         headers[0] = _BINARY_TYPE
         headers.append((b"inference-header-content-length", b"%d" % answer.json_length))
+    if answer.problem is not None:
+        headers += _facts(answer.problem)
+    queue, decode, predict, encode = answer.timing
+    timing = _TIMING % (queue / 1e3, decode / 1e3, predict / 1e3, encode / 1e3)
+    headers.append((b"server-timing", timing))
     return headers
 
 
-async def _send(
-    send: Send, status: int, headers: list[Header], payload: bytes, with_body: bool = True
-) -> None:
-    headers.append((b"content-length", b"%d" % len(payload)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": payload if with_body else b""})
+_TIMING = b"queue;dur=%.3f, decode;dur=%.3f, predict;dur=%.3f, encode;dur=%.3f"
+"""Milliseconds."""
+
+
+def _facts(problem: Problem) -> list[Header]:
+    """What a problem says in headers."""
+    facts = problem.facts
+    return [(header, str(facts[fact]).encode("latin-1")) for fact, header in _FACTS.items() if fact in facts]
+
+
+_FACTS = {"allow": b"allow", "retry_after": b"retry-after", "authenticate": b"www-authenticate"}

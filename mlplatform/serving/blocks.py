@@ -7,7 +7,7 @@ disk.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,29 +19,43 @@ BLOCK_BYTES = 4_000_000
 MAX_ROWS, MIN_ROWS = 8192, 64
 TEXT_CELLS = 4_000_000
 """Rows times the widest text of a block: a fixed-width array takes four bytes for each."""
+_FLOATS = ("float", "double", "float16")
 _DTYPES = {
     "boolean": "bool",
-    "integer": "int64",
-    "long": "int64",
+    **dict.fromkeys(("integer", "long", "int8", "int16", "uint8", "uint16", "uint32"), "int64"),
+    "uint64": "uint64",
     "string": "object",
     "datetime": "datetime64[us]",
 }
 
 
-Stamp = tuple[str, int, int, int]
-"""Id of a request, time_us, latency_us, and the length of the widest text in its rows."""
+class Stamps(NamedTuple):
+    """What is kept of each row beside its values; arrays of one length."""
+
+    request: Array
+    row: Array
+    time_us: Array
+    latency_us: Array
 
 
 class Block:
     """Rows of one arm that were answered and are not yet on disk."""
 
     def __init__(
-        self, model: str, version: int, arm: str, inputs: Sequence[Column], dropped: frozenset[str]
+        self,
+        model: str,
+        version: int,
+        arm: str,
+        inputs: Sequence[Column],
+        dropped: frozenset[str],
+        max_bytes: int,
     ) -> None:
         self.model, self.version, self.arm = model, version, arm
+        self.max_bytes = max_bytes
+        """What the folder may hold once it is written there."""
         self.capacity = max(MIN_ROWS, min(MAX_ROWS, BLOCK_BYTES // (8 * max(1, len(inputs)))))
         self.rows = 0
-        self._kept = [(i, column) for i, column in enumerate(inputs) if column.name not in dropped]
+        self._kept = [(i, c) for i, c in enumerate(inputs) if c.name not in dropped and is_kept(c)]
         self._dropped = dropped
         self._widest = 1
         self._request = np.empty(self.capacity, "S36")
@@ -53,11 +67,13 @@ class Block:
         self._make_columns(inputs)
 
     def _make_columns(self, inputs: Sequence[Column]) -> None:
-        floats = [i for i, column in self._kept if column.dtype in ("float", "double")]
-        # Transposed, so that each column is contiguous when it is written.
-        self._matrix = np.empty((len(floats), self.capacity))
+        floats = [i for i, column in self._kept if column.dtype in _FLOATS]
+        # What the model takes in 32 bits needs no more on disk.
+        single = all(inputs[i].dtype != "double" for i in floats)
+        self._matrix = np.empty((self.capacity, len(floats)), "float32" if single else "float64")
+        self._float_names = [inputs[i].name for i in floats]
         self._floats = None if len(floats) == len(inputs) else np.array(floats, dtype=int)
-        self._columns = {inputs[i].name: self._matrix[at] for at, i in enumerate(floats)}
+        self._columns = {name: self._matrix[:, at] for at, name in enumerate(self._float_names)}
         self._others = [(i, column.name) for i, column in self._kept if column.name not in self._columns]
         for i, name in self._others:
             self._columns[name] = np.empty(self.capacity, _DTYPES[inputs[i].dtype])
@@ -69,19 +85,19 @@ class Block:
         by_text = TEXT_CELLS // max(widest, self._widest)
         return max(min(self.capacity, by_text), 1) - self.rows
 
-    def append(self, stamp: Stamp, rows: Rows, outputs: Outputs, start: int, stop: int) -> None:
-        """Copy rows `start:stop` of a request; there is room."""
-        request, time_us, latency_us, widest = stamp
+    def append(
+        self, stamps: Stamps, rows: Rows, outputs: Outputs, start: int, stop: int, widest: int = 1
+    ) -> None:
+        """Copy the rows `start:stop`, whose widest text has `widest` characters; there is room."""
         at, to = self.rows, self.rows + stop - start
         self._widest = max(self._widest, widest)
-        self._request[at:to] = request.encode()
-        self._row[at:to] = range(start, stop) if stop - start > 1 else start
-        self._time_us[at:to] = time_us
-        self._latency_us[at:to] = latency_us
+        self._request[at:to] = stamps.request[start:stop]
+        self._row[at:to] = stamps.row[start:stop]
+        self._time_us[at:to] = stamps.time_us[start:stop]
+        self._latency_us[at:to] = stamps.latency_us[start:stop]
         self._copy_inputs(at, to, rows, start, stop)
-        for name, values in (("prediction", outputs.predictions), ("scores", outputs.scores)):
-            if values is not None:
-                self._copy_output(name, at, to, values[start:stop])
+        for name, values in output_columns(outputs).items():
+            self._copy_output(name, at, to, values[start:stop])
         for name, beside in rows.context.items():
             if name not in self._dropped:
                 self._copy_context(name, at, to, beside[start:stop])
@@ -95,7 +111,7 @@ class Block:
                 self._copy_column(name, out, at, to, arrays[name][start:stop])
             return
         part = matrix[start:stop]
-        self._matrix[:, at:to] = part.T if self._floats is None else part[:, self._floats].T
+        self._matrix[at:to] = part if self._floats is None else part[:, self._floats]
         for i, name in self._others:
             self._columns[name][at:to] = part[:, i]
 
@@ -109,6 +125,8 @@ class Block:
         out[at:to] = values
 
     def _copy_output(self, name: str, at: int, to: int, values: Array) -> None:
+        if values.ndim > 2:
+            values = values.reshape(len(values), -1)
         out = self._outputs.get(name)
         if out is None:
             dtype = object if values.dtype.kind in "OUS" else values.dtype
@@ -133,14 +151,31 @@ class Block:
             "model": np.full(n, self.model),
             "arm": np.full(n, self.arm),
         }
-        for name, values in self._columns.items():
-            out.update(_stored(f"in:{name}", name, values[:n]))
+        if self._float_names:
+            out.update(floats=self._matrix[:n], float_names=np.array(self._float_names))
+        for _, name in self._others:
+            out.update(_stored(f"in:{name}", name, self._columns[name][:n]))
         out.update({f"null:{name}": mask[:n] for name, mask in self._nulls.items() if mask[:n].any()})
         for name, values in self._context.items():
             out.update(_stored(f"ctx:{name}", name, _settled(values[:n])))
         for name, values in self._outputs.items():
             out.update(_stored(name, name, values[:n]))
         return out
+
+
+def output_columns(outputs: Outputs) -> dict[str, Array]:
+    """A model's answers as a block names them."""
+    found = {"prediction": outputs.predictions}
+    if outputs.scores is not None:
+        found["scores"] = outputs.scores
+    if outputs.others:
+        found.update({f"out:{name}": values for name, values in outputs.others.items()})
+    return found
+
+
+def is_kept(column: Column) -> bool:
+    """Tensors and bytes are not captured: one of them may be larger than a block."""
+    return not column.shape and (column.dtype in _FLOATS or column.dtype in _DTYPES)
 
 
 def widest_text(rows: Rows) -> int:

@@ -7,31 +7,43 @@ import hashlib
 import json
 import stat
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlplatform import catalog
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import Route
-from mlplatform.errors import ChangedBytes
-from mlplatform.ports.extensions import Predictor
+from mlplatform.errors import ChangedBytes, CodeNotAllowed
+from mlplatform.serving.batching import answers_alike, part
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.predictor import LoadedBundle, answer
+from mlplatform.serving.problems import Problem
 from mlplatform.serving.protocols.tensors import Described, datatype_of
-from mlplatform.stats.batch import Outputs
+from mlplatform.stats.batch import Batch, Outputs
 
-WARM_ROUNDS = 5
+if TYPE_CHECKING:  # loading the protocols of all extensions takes a worker a tenth of its start
+    from mlplatform.ports.extensions import Predictor
+
+WARM_ROUNDS, WARM_US = 5, 5_000.0
+"""A model is asked at least so often when it is warmed, and for that long."""
+ALIKE_ROWS = 8
 
 
 def load_bundle(route: Route) -> LoadedBundle:
-    """Verify, load, warm. Raises ChangedBytes, naming the file; whatever the runtime raises; Problem or
+    """Verify, load, warm. Raises ChangedBytes, naming the file; CodeNotAllowed; whatever the runtime raises; Problem or
     ModelFailed when the sample is not answered."""
     folder, name = Path(route.bundle), f"{route.model}@{route.version}"
     manifest = verify(folder, route.digest, name)
-    model: Predictor = catalog.find("runtime", manifest.runtime)().load(folder, manifest)
+    runtime = catalog.find("runtime", manifest.runtime)()
+    if not runtime.safe and not route.runs_code:
+        raise CodeNotAllowed(what=name, runtime=manifest.runtime)
+    model: Predictor = runtime.load(folder, manifest)
     sample, one = _sample(folder, manifest)
     described = _described(answer(name, model, one))
     base_us, row_us = _warm(name, model, sample, one)
-    return LoadedBundle(route.digest, manifest, model, base_us, row_us, described)
+    alike = _alike(name, model, sample)
+    return LoadedBundle(route.digest, manifest, model, base_us, row_us, described, alike=alike)
 
 
 def verify(folder: Path, digest: str, name: str) -> Manifest:
@@ -71,12 +83,27 @@ def _sample(folder: Path, manifest: Manifest) -> tuple[Rows, Rows]:
     sample = {column: saved[column] for column in manifest.input_names if column in saved}
     decoder = RowDecoder(manifest.inputs)
     first = {column: values[:1] for column, values in sample.items()}
-    return decoder.columns(sample), decoder.columns(first)
+    return _as_asked(decoder, decoder.columns(sample)), _as_asked(decoder, decoder.columns(first))
+
+
+def _as_asked(decoder: RowDecoder, rows: Rows) -> Rows:
+    """In the form in which most requests come, so that their cost is what is measured."""
+    if not decoder.numeric or rows.missing:
+        return rows
+    return Rows(Batch(rows.batch.names, rows.batch.as_matrix("float64")))
 
 
 def _described(outputs: Outputs) -> tuple[Described, ...]:
-    named = (("predictions", outputs.predictions), ("scores", outputs.scores))
-    return tuple(Described(name, datatype_of(v), v.shape) for name, v in named if v is not None)
+    return tuple(Described(name, datatype_of(v), v.shape) for name, v in outputs.named().items())
+
+
+def _alike(name: str, model: Predictor, sample: Rows) -> bool:
+    """Whether the sample's rows get the same answers together as alone; False where that cannot be seen."""
+    rows = [part(sample, at, at + 1) for at in range(min(sample.batch.rows, ALIKE_ROWS))]
+    try:
+        return len(rows) > 1 and answers_alike(partial(answer, name, model), rows)
+    except (Problem, ValueError):  # it cannot answer some rows: each request is then asked alone
+        return False
 
 
 def _warm(name: str, model: Predictor, many: Rows, one: Rows) -> tuple[float, float]:
@@ -89,9 +116,10 @@ def _warm(name: str, model: Predictor, many: Rows, one: Rows) -> tuple[float, fl
 
 
 def _fastest_us(name: str, model: Predictor, rows: Rows) -> float:
-    best = float("inf")
-    for _ in range(WARM_ROUNDS):
+    best, spent, rounds = float("inf"), 0.0, 0
+    while rounds < WARM_ROUNDS or spent < WARM_US:
         start = time.perf_counter()
         answer(name, model, rows)
-        best = min(best, time.perf_counter() - start)
-    return best * 1e6
+        took = (time.perf_counter() - start) * 1e6
+        best, spent, rounds = min(best, took), spent + took, rounds + 1
+    return best

@@ -13,7 +13,7 @@ from mlplatform.domain.bundle import Column, differing_columns
 from mlplatform.errors import nearest
 from mlplatform.serving.bodies import first_repeated
 from mlplatform.serving.problems import Problem
-from mlplatform.serving.values import FLOAT64_MAX, RANGES, absent, check_scalars, kind_of, limit_of, read
+from mlplatform.serving.values import BOUNDS, FLOAT64_MAX, absent, check_scalars, kind_of, limit_of, read
 from mlplatform.stats.batch import Array, Batch
 
 NUMBERS = ("integer", "long", "float", "double")
@@ -40,12 +40,14 @@ class RowDecoder:
         self.names = tuple(column.name for column in inputs)
         self.context = frozenset(context) - set(self.names)
         self._known = self.context.union(self.names)
-        self.numeric = all(column.dtype in NUMBERS for column in inputs)
+        self.numeric = all(column.dtype in NUMBERS and not column.shape for column in inputs)
         """Whether requests may take the way of one float matrix."""
+        self.only = self.inputs[0] if len(self.inputs) == 1 else None
+        """The column of a signature that has just one: it needs no name."""
         whole = [i for i, column in enumerate(inputs) if column.dtype in ("integer", "long")]
         self._whole = np.array(whole, dtype=int) if whole else None
         self._limits = np.array(
-            [min(limit_of(column), EXACT if column.dtype in RANGES else FLOAT64_MAX) for column in inputs]
+            [min(limit_of(column), EXACT if column.dtype in BOUNDS else FLOAT64_MAX) for column in inputs]
         )
         self._bounded = any(column.dtype != "double" for column in inputs)
 
@@ -78,6 +80,8 @@ class RowDecoder:
         names = self.names if columns is None else self._check_names(columns)
         if not isinstance(rows, list):
             raise Problem(f"expected a list of rows, got {kind_of(rows)}")
+        if columns is None and self.only and (self.only.shape or not (rows and isinstance(rows[0], list))):
+            return self.columns({self.only.name: rows})
         for i, row in enumerate(rows):
             if not isinstance(row, list):
                 raise Problem(f"row {i}: expected a list of {len(names)} values, got {kind_of(row)}")

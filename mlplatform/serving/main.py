@@ -19,11 +19,18 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
+from mlplatform.domain.access import demands_tokens, exposure
+from mlplatform.domain.limits import RequestLimits
 from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, UsageError, WorldError
+from mlplatform.serving import logs
+from mlplatform.serving.guards import Guards, add_guards
+from mlplatform.serving.joining import add_port
+from mlplatform.serving.limits import add_limits, limits_of
+from mlplatform.serving.metrics import Ended
+from mlplatform.serving.telling import Telling, add_telling
 
 STOP_SECONDS = 20.0
 LONGEST_PAUSE_SECONDS = 5.0
@@ -36,33 +43,36 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return serve(given)
     except MlplatformError as error:
-        print(f"error: {error}. {error.next_step}".rstrip(), file=sys.stderr)
+        _tell(given, error)
         return error.exit_code
 
 
 def serve(given: argparse.Namespace) -> int:
     folder: Path = given.folder.absolute()
-    _check_host(given.host, given.behind_proxy)
+    guards, limits = check_guards(given), _limits(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder)
     except OSError as error:
         raise WorldError(what=f"The folder {folder} cannot be used: {error.strerror}") from error
     with lock:
-        _serve_locked(folder, given)
+        _serve_locked(folder, given, guards, limits)
     return 0
 
 
-def _serve_locked(folder: Path, given: argparse.Namespace) -> None:
+def _serve_locked(folder: Path, given: argparse.Namespace, guards: Guards, limits: RequestLimits) -> None:
     _clean(folder)
     listeners = listen(given.host, given.port, given.workers)
-    supervisor = Supervisor(folder, listeners, given.max_body_bytes)
+    telling = Telling.of(given)
+    telling.configure("parent")
+    supervisor = Supervisor(folder, listeners, limits, guards, telling, given.keeper)
     try:
         supervisor.start()
-        _announce(folder, given.host, listeners[0].getsockname()[1], given.workers)
+        _announce(folder, given.host, listeners[0].getsockname()[1], given.workers, guards)
         supervisor.watch()
     finally:
         supervisor.stop()
+        logs.event("stopped", f"{folder.name} is served no more")
         (folder / "server.json").unlink(missing_ok=True)
 
 
@@ -115,6 +125,7 @@ class Worker:
     """A worker's place: its socket, and the process in it."""
 
     listener: socket.socket
+    number: int
     process: subprocess.Popen[bytes] | None = None
     lifeline: int = -1
     started_at: float = 0.0
@@ -128,7 +139,10 @@ class Supervisor:
 
     folder: Path
     listeners: list[socket.socket]
-    max_body_bytes: int
+    limits: RequestLimits
+    guards: Guards
+    telling: Telling
+    keeper: Path | None = None
     _workers: list[Worker] = field(default_factory=list)
     _stopping: bool = False
 
@@ -140,7 +154,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._told_to_stop)
         signal.signal(signal.SIGINT, self._told_to_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it has to wake us, no more
-        self._workers = [Worker(listener) for listener in self.listeners]
+        self._workers = [Worker(listener, number) for number, listener in enumerate(self.listeners)]
+        self._ended = Ended(self.folder, len(self.listeners))
         for worker in self._workers:
             self._start(worker)
 
@@ -157,9 +172,12 @@ class Supervisor:
     def stop(self) -> None:
         """Let the workers finish their requests; then none is left."""
         running = [worker for worker in self._workers if worker.process is not None]
+        # Who comes when the workers have stopped is refused by the system, and does not wait in vain.
+        for worker in self._workers:
+            worker.listener.close()
         for worker in running:
+            _cut(worker)  # it learns that nobody takes its place; one that just starts ignores signals
             _signal(worker, signal.SIGTERM)
-            _cut(worker)  # one that is just starting does not listen to signals yet
         deadline = time.monotonic() + STOP_SECONDS
         for worker in running:
             assert worker.process is not None
@@ -177,7 +195,10 @@ class Supervisor:
         listener = worker.listener.fileno()
         command = [sys.executable, "-P", "-m", "mlplatform.serving.worker", "--folder", str(self.folder)]
         command += ["--listener", str(listener), "--lifeline", str(theirs)]
-        command += ["--max-body-bytes", str(self.max_body_bytes)]
+        command += [*self.limits.words(), *self.guards.words()]
+        command += ["--worker", str(worker.number), *self.telling.words()]
+        if self.keeper is not None:
+            command += ["--keeper", str(self.keeper), "--of", str(len(self.listeners))]
         worker.process = subprocess.Popen(command, pass_fds=(listener, theirs), stdin=subprocess.DEVNULL)
         os.close(theirs)
         worker.started_at = time.monotonic()
@@ -192,7 +213,9 @@ class Supervisor:
             worker.early_deaths = worker.early_deaths + 1 if now - worker.started_at < 5 else 0
             pause = min(LONGEST_PAUSE_SECONDS, 0.1 * 2**worker.early_deaths) if worker.early_deaths else 0.0
             worker.start_again_at = now + pause
-            print(f"worker {pid} ended with {code}; starting another in {pause:.1f} s", flush=True)
+            said = f"worker {pid} ended with {code}; starting another in {pause:.1f} s"
+            logs.event("worker-died", said, "error", process__exit_code=code)
+            self._ended.take(pid)
             (self.folder / "workers" / f"{pid}.json").unlink(missing_ok=True)
             self._forget(worker)
         if worker.process is None and now >= worker.start_again_at:
@@ -219,12 +242,14 @@ def _cut(worker: Worker) -> None:
         worker.lifeline = -1
 
 
-def _announce(folder: Path, host: str, port: int, workers: int) -> None:
+def _announce(folder: Path, host: str, port: int, workers: int, guards: Guards) -> None:
     document = {"pid": os.getpid(), "host": host, "port": port, "endpoint": folder.name, "workers": workers}
+    document |= {"auth": guards.auth, "tls": guards.certificate is not None}
     temporary = folder / ".server.json.tmp"
     temporary.write_text(json.dumps(document))
     temporary.rename(folder / "server.json")
-    print(f"serving {folder.name} on http://{host}:{port} with {workers} worker(s)", flush=True)
+    scheme = "https" if guards.certificate else "http"
+    logs.event("started", f"serving {folder.name} on {scheme}://{host}:{port} with {workers} worker(s)")
 
 
 def _clean(folder: Path) -> None:
@@ -237,26 +262,45 @@ def _clean(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_host(host: str, behind_proxy: bool) -> None:
+def check_guards(given: argparse.Namespace) -> Guards:
+    """What the server demands, once it is clear that it may listen so. Raises UsageError."""
+    if (given.tls_cert is None) != (given.tls_key is None):
+        raise UsageError(what="--tls-cert and --tls-key belong together")
     try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        raise UsageError(
-            "Give an address, for example 127.0.0.1.", what=f"{host!r} is not an address"
-        ) from None
-    if not loopback and not behind_proxy:
-        hint = "Give --behind-proxy when a proxy with authentication and TLS stands before it."
-        raise UsageError(
-            hint, what=f"{host} is reachable from other machines, and the server has no authentication"
-        )
+        why = exposure(given.host, given.auth, given.tls_cert is not None, given.behind_proxy)
+        auth = demands_tokens(given.host, given.auth)
+    except ValueError as error:
+        raise UsageError(what=str(error)) from None
+    if why:
+        hint = "Give --tls-cert and --tls-key, or --behind-proxy where only a proxy can reach it."
+        raise UsageError(hint, what=why)
+    guards = Guards(auth, given.tls_cert, given.tls_key)
+    guards.load_certificate()
+    return guards
+
+
+def _limits(given: argparse.Namespace) -> RequestLimits:
+    try:
+        return limits_of(given)
+    except ValueError as error:
+        raise UsageError(what=str(error)) from None
 
 
 def _address(folder: Path) -> str:
     try:
         found = json.loads((folder / "server.json").read_bytes())
-        return f", http://{found['host']}:{found['port']}"
+        return f", {'https' if found.get('tls') else 'http'}://{found['host']}:{found['port']}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _tell(given: argparse.Namespace, error: MlplatformError) -> None:
+    said = f"{error}. {error.next_step}".rstrip()
+    if given.log_style == "text":
+        print(f"error: {said}", file=sys.stderr)
+        return
+    Telling.of(given).configure("parent")
+    logs.event("not-started", said, "error", error__type=type(error).__qualname__)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -267,10 +311,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--workers", type=_positive, default=1)
-    parser.add_argument("--max-body-bytes", type=_positive, default=16_000_000)
-    parser.add_argument(
-        "--behind-proxy", action="store_true", help="allow an address that is not of this machine"
-    )
+    parser.add_argument("--behind-proxy", action="store_true", help="allow a wide address without TLS")
+    add_port(parser)
+    add_limits(parser)
+    add_guards(parser)
+    add_telling(parser)
     return parser
 
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlplatform.domain.bundle import Column
+from mlplatform.serving.access import OPEN
 from mlplatform.serving.predictor import Arm, Table
 from mlplatform.serving.protocols import tensors
 from mlplatform.serving.protocols.v2 import datatypes
-from mlplatform.serving.values import FLOAT32_MAX, RANGES
+from mlplatform.serving.values import BOUNDS, FLOAT64_MAX, FLOATS, limit_of
 
 Schema = dict[str, Any]
+LONGEST_EXAMPLE = 64
+"""Values of a tensor."""
 _TEXT = {"type": "string"}
 _TIME = r"^(1[7-9]\d\d|2[01]\d\d)-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?Z?)?$"
+_BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _BINARY = "application/octet-stream"
-_EXAMPLES = {
+_EXAMPLES: dict[str, Any] = {
+    **dict.fromkeys(BOUNDS, 1),
+    **dict.fromkeys(FLOATS, 0.5),
     "boolean": True,
-    "integer": 1,
-    "long": 1,
-    "float": 0.5,
-    "double": 0.5,
     "string": "text",
+    "binary": "Ynl0ZXM=",
     "datetime": "2026-01-31T12:00:00Z",
 }
 """Made up: a bundle's sample holds real rows."""
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "mlp_<id>_<secret>_<checksum>",
+    "description": "Scopes: `labels:<model>` for /labels, `metrics` for /metrics, `predict:<model>` for all else.",
+}
 _LABEL = {
     "type": "object",
     "required": ["id", "label"],
@@ -77,7 +87,12 @@ _COMPONENTS: dict[str, Schema] = {
     "Predictions": {
         "type": "object",
         "required": ["predictions"],
-        "properties": {"predictions": {"type": "array"}},
+        "properties": {
+            # Of a model with several outputs, each by its name.
+            "predictions": {
+                "oneOf": [{"type": "array"}, {"type": "object", "additionalProperties": {"type": "array"}}]
+            }
+        },
     },
     "Health": {
         "type": "object",
@@ -97,10 +112,11 @@ _COMPONENTS: dict[str, Schema] = {
 def document(table: Table, version: str) -> Schema:
     """An OpenAPI 3.1 document of the models in a table."""
     paths: Schema = {**_pages(), "/labels": {"post": _labels()}}
-    if table.arms:
+    if table.arms and len(table.models) == 1:
         paths["/invocations"] = {"post": _invocations(table.arms)}
     for model in dict.fromkeys(arm.route.model for arm in table.arms):
         arms = table.named(model)
+        paths[f"/models/{model}/invocations"] = {"post": _invocations(arms, model)}
         paths.update(_model(f"/v2/models/{model}", arms))
         for arm in arms:
             paths.update(_model(f"/v2/models/{model}/versions/{arm.route.version}", [arm]))
@@ -112,18 +128,44 @@ def document(table: Table, version: str) -> Schema:
     }
 
 
+def guarded(described: Schema) -> Schema:
+    """A document of a server that demands tokens."""
+    for path, operations in described["paths"].items():
+        if path in OPEN:
+            continue
+        said = "V2Error" if path.startswith("/v2") else "Error"
+        for operation in operations.values():
+            operation["security"] = [{"token": []}]
+            operation["responses"].update({status: _answer(said) for status in ("401", "403")})
+    described["components"] = {**described["components"], "securitySchemes": {"token": _TOKEN}}
+    return described
+
+
 def column_schema(column: Column) -> Schema:
     """A value of a column in JSON. Integers and booleans have no missing values, except where a column is left out."""
-    if column.dtype in RANGES:
-        end = RANGES[column.dtype]
-        return {"type": "integer", "minimum": -end, "maximum": end - 1}
+    schema = _value_schema(column)
+    for length in reversed(column.shape):
+        exact = {} if length == -1 else {"maxItems": length}
+        schema = {"type": "array", "items": schema, "minItems": max(length, 1), **exact}
+    return schema
+
+
+def _value_schema(column: Column) -> Schema:
+    if column.dtype in BOUNDS:
+        low, high = BOUNDS[column.dtype]
+        return {"type": "integer", "minimum": low, "maximum": high}
     if column.dtype == "boolean":
         return {"type": "boolean"}
     if column.dtype == "datetime":
         return {"type": ["string", "null"], "pattern": _TIME}
-    if column.dtype == "float":
-        return {"type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
-    return {"type": [{"double": "number", "string": "string"}[column.dtype], "null"]}
+    if column.dtype == "binary":
+        kinds = "string" if column.required else ["string", "null"]
+        return {"type": kinds, "pattern": _BASE64, "contentEncoding": "base64"}
+    if column.dtype in FLOATS:
+        limit = min(limit_of(column), FLOAT64_MAX)
+        bounds = {} if column.dtype == "double" else {"minimum": -limit, "maximum": limit}
+        return {"type": ["number", "null"], **bounds}
+    return {"type": ["string", "null"]}
 
 
 def _pages() -> Schema:
@@ -146,16 +188,17 @@ def _labels() -> Schema:
     return _operation("labels", answers, {"application/json": {"schema": _LABELS}})
 
 
-def _invocations(arms: Sequence[Arm]) -> Schema:
-    forms = [form for arm in arms for form in _forms(arm)]
+def _invocations(arms: Sequence[Arm], model: str = "") -> Schema:
+    forms, columns = [form for arm in arms for form in _forms(arm)], _columns(arms)
     content = {
         "application/json": {
             "schema": {"anyOf": forms},
-            "example": {"dataframe_records": [{c.name: _EXAMPLES[c.dtype] for c in _columns(arms)}]},
+            **_example({"dataframe_records": [{c.name: _example_value(c) for c in columns}]}, columns),
         },
         "text/csv": {"schema": {"type": "string", "description": "a header with the columns, then rows"}},
     }
-    return _operation("invocations", {"200": _answer("Predictions"), **_problems("Error")}, content)
+    key = f"invocations_{model}" if model else "invocations"
+    return _operation(key, {"200": _answer("Predictions"), **_problems("Error")}, content)
 
 
 def _forms(arm: Arm) -> list[Schema]:
@@ -167,7 +210,11 @@ def _forms(arm: Arm) -> list[Schema]:
         "minItems": len(columns),
         "maxItems": len(columns),
     }
-    rows = {"type": "array", "minItems": 1, "items": row}
+    rows: Schema = {"type": "array", "minItems": 1, "items": row}
+    listed = [rows]
+    if len(columns) == 1:  # the only column needs no name, and a tensor is a row by itself
+        bare = {"type": "array", "minItems": 1, "items": column_schema(columns[0])}
+        listed = [bare] if columns[0].shape else [rows, bare]
     records = {"type": "array", "minItems": 1, "items": _record(columns, context)}
     split = _object(
         {"columns": {"const": names}, "data": rows, "index": {"type": ["array", "null"]}}, ["columns", "data"]
@@ -175,7 +222,7 @@ def _forms(arm: Arm) -> list[Schema]:
     forms = {"dataframe_split": split, "dataframe_records": records}
     return [
         *(_object({name: form}, [name]) for name, form in forms.items()),
-        *(_object({name: {"anyOf": [rows, records]}}, [name]) for name in ("instances", "inputs")),
+        *(_object({name: {"anyOf": [*listed, records]}}, [name]) for name in ("instances", "inputs")),
     ]
 
 
@@ -189,12 +236,13 @@ def _record(columns: Iterable[Column], context: Iterable[str]) -> Schema:
 def _model(path: str, arms: Sequence[Arm]) -> Schema:
     key = path.removeprefix("/v2/models/").replace("/", "_")
     known, missing = {"type": "object"}, {"404": _answer("V2Error")}
+    columns = _columns(arms)
     answer = _answer("InferAnswer")
     answer["content"][_BINARY] = {"schema": {}}
     content: Schema = {
         "application/json": {
             "schema": {"anyOf": [_infer(arm) for arm in arms]},
-            "example": {"inputs": [_example(column) for column in _columns(arms)]},
+            **_example({"inputs": [_example_input(column) for column in columns]}, columns),
         },
         _BINARY: {"schema": {}},
     }
@@ -238,20 +286,37 @@ def _infer(arm: Arm) -> Schema:
 
 def _input(column: Column) -> Schema:
     one: Schema = {"type": "integer", "minimum": 1}
-    shape = {"type": "array", "prefixItems": [one, {"const": 1}], "minItems": 1, "maxItems": 2}
-    return _tensor({"const": column.name}, datatypes(column), shape, column_schema(column))
+    lengths = [one if n == -1 else {"const": n} for n in column.shape]
+    items = [one, *(lengths or [{"const": 1}])]
+    shape = {"type": "array", "prefixItems": items, "minItems": len(lengths) + 1, "maxItems": len(items)}
+    return _tensor({"const": column.name}, datatypes(column), shape, _value_schema(column))
 
 
 def _tensor(name: Schema, types: Iterable[str], shape: Schema, value: Schema) -> Schema:
-    data = {"type": "array", "items": {"anyOf": [value, {"type": "array", "items": value}]}}
+    data = {"type": "array", "items": {"anyOf": [value, {"type": "array"}]}}
     known = {"name": name, "datatype": {"enum": list(types)}, "shape": shape, "data": data}
     schema = _object({**known, "parameters": {"type": "object"}}, ["name", "datatype", "shape"])
     return {**schema, "additionalProperties": True}
 
 
-def _example(column: Column) -> Schema:
+def _example(body: Any, columns: Sequence[Column]) -> Schema:
+    """An example that can still be read; a picture's cannot."""
+    small = all(math.prod(map(abs, column.shape)) <= LONGEST_EXAMPLE for column in columns)
+    return {"example": body} if small else {}
+
+
+def _example_input(column: Column) -> Schema:
     datatype = tensors.COLUMN_DATATYPES[column.dtype]
-    return {"name": column.name, "datatype": datatype, "shape": [1], "data": [_EXAMPLES[column.dtype]]}
+    shape = [1, *(max(n, 1) for n in column.shape)]
+    data = [_example_value(column)]
+    return {"name": column.name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def _example_value(column: Column) -> Any:
+    value = _EXAMPLES[column.dtype]
+    for length in reversed(column.shape):
+        value = [value] * max(length, 1)
+    return value
 
 
 def _columns(arms: Sequence[Arm]) -> Sequence[Column]:

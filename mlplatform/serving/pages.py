@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from mlplatform.serving import metrics as prometheus
 from mlplatform.serving.dataplane import DataPlane
-from mlplatform.serving.openapi import document
+from mlplatform.serving.openapi import document, guarded
 from mlplatform.serving.paths import Place
 from mlplatform.serving.predictor import Arm, Table
+from mlplatform.serving.problems import Unavailable
 from mlplatform.serving.protocols.tensors import COLUMN_DATATYPES
+from mlplatform.serving.scrape import installed_version
 
 JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
@@ -26,13 +25,17 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """The pages of one worker; `others` lists the counters of the other workers."""
+    """The pages of one worker, but for the metrics."""
 
     def __init__(self, plane: DataPlane) -> None:
+        self.health: list[Callable[[], dict[str, Any]]] = []
+        """What else `/health` tells."""
         self._plane = plane
+        self.guarded = False
+        """Whether requests need a token."""
         self._described: tuple[Table | None, bytes] = (None, b"")
 
-    def get(self, place: Place, others: Iterable[Path]) -> Page:
+    def get(self, place: Place) -> Page:
         """A page that exists; NotThere for a model that is not routed."""
         match place.page:
             case "/ping":
@@ -41,9 +44,6 @@ class Pages:
                 return self._health({})
             case "/version":
                 return Page(installed_version().encode(), _TEXT)
-            case "/metrics":
-                counters = prometheus.total(self._plane.metrics, others)
-                return Page(prometheus.exposition(counters), prometheus.CONTENT_TYPE)
             case "/openapi.json":
                 return Page(self._openapi())
             case _:
@@ -62,20 +62,30 @@ class Pages:
             case "/v2/health/live":
                 return _json({"live": True})
             case "/v2/health/ready":
-                return self._health({"ready": bool(self._plane.router.table.arms)})
-        arms = self._plane.router.table.named(place.model, place.version)
+                return self._health({"ready": bool(self._plane.router.table.models)})
+        table, failures = self._plane.router.table, self._plane.router.failures
+        if place.page == "ready" and place.model in table.asleep:
+            if place.model in failures:
+                raise Unavailable(failures[place.model])
+            return _json({"name": place.model, "ready": True})
+        arms = table.named(place.model, place.version)
         if place.page == "ready":
             return _json({"name": place.model, "ready": True})
         return _json(metadata(arms))
 
     def _health(self, more: dict[str, Any]) -> Page:
-        ready = bool(self._plane.router.table.arms)
-        return _json({**more, **self._plane.health()}, 200 if ready else 503)
+        ready = bool(self._plane.router.table.models)
+        told = more | self._plane.health()
+        for tell in self.health:
+            told |= tell()
+        return _json(told, 200 if ready else 503)
 
     def _openapi(self) -> bytes:
         table = self._plane.router.table
         if self._described[0] is not table:
-            self._described = (table, json.dumps(document(table, installed_version())).encode())
+            described = document(table, installed_version())
+            told = guarded(described) if self.guarded else described
+            self._described = (table, json.dumps(told).encode())
         return self._described[1]
 
 
@@ -84,7 +94,7 @@ def metadata(arms: Iterable[Arm]) -> dict[str, Any]:
     arms = tuple(arms)
     arm = max(arms, key=lambda arm: arm.route.share)
     inputs = [
-        {"name": column.name, "datatype": COLUMN_DATATYPES[column.dtype], "shape": [-1]}
+        {"name": column.name, "datatype": COLUMN_DATATYPES[column.dtype], "shape": [-1, *column.shape]}
         for column in arm.bundle.manifest.inputs
     ]
     outputs = [
@@ -97,13 +107,6 @@ def metadata(arms: Iterable[Arm]) -> dict[str, Any]:
         "inputs": inputs,
         "outputs": outputs,
     }
-
-
-def installed_version() -> str:
-    try:
-        return version("mlplatform")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Page:

@@ -47,6 +47,10 @@ def protocol_of(path: str) -> str:
 def _known(path: str) -> tuple[Place, str]:
     if path in PAGES:
         return Place(path), PAGES[path]
+    if path.startswith("/models/") and path.endswith("/invocations"):
+        model = path.removeprefix("/models/").removesuffix("/invocations")
+        if model and "/" not in model:
+            return Place("infer", model), "POST"
     if path.startswith("/v2/models/"):
         model, *rest = path.removeprefix("/v2/models/").split("/")
         version = ""
@@ -56,5 +60,6 @@ def _known(path: str) -> tuple[Place, str]:
         page = "/".join(rest)
         if model and page in MODEL_PAGES and (page or not rest):
             return Place(page or "model", model, version), MODEL_PAGES[page]
-    hint = nearest(path[:200], [*PAGES, "/v2/models/<model>", "/v2/models/<model>/infer"])
+    below = ("/v2/models/<model>", "/v2/models/<model>/infer", "/models/<model>/invocations")
+    hint = nearest(path[:200], [*PAGES, *below])
     raise NotThere(f"there is no {path[:100]!r}. {hint}")

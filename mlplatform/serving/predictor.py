@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route
-from mlplatform.errors import nearest
-from mlplatform.ports.extensions import Predictor
+from mlplatform.errors import SHOWN_NAMES, nearest
+from mlplatform.serving.batching import Queue, Turn, pays_from
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.ids import fraction
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.problems import ModelFailed, NotThere, Problem
+from mlplatform.serving.problems import ModelFailed, NotLoaded, NotThere, Problem
 from mlplatform.serving.protocols.table import PROTOCOLS
 from mlplatform.serving.protocols.tensors import Described
 from mlplatform.serving.values import FLOAT32_MAX
 from mlplatform.stats.batch import Array, Batch, Outputs
+
+if TYPE_CHECKING:  # loading the protocols of all extensions takes a worker a tenth of its start
+    from mlplatform.ports.extensions import Predictor
 
 INLINE_LIMIT_US = 300.0
 """A prediction that is expected to take longer leaves the event loop; a thread costs 20 to 30 us, so short
@@ -39,6 +45,10 @@ class LoadedBundle:
     """What a prediction took when it was warmed: `base_us + row_us * rows`."""
     outputs: tuple[Described, ...] = ()
     """What it answered then, one row."""
+    memory_bytes: int = 0
+    """What it takes of the worker's memory."""
+    alike: bool = False
+    """Whether it answered its sample's rows together as it answered each alone: only then may requests share a run."""
 
 
 class Arm:
@@ -51,8 +61,20 @@ class Arm:
         self.header = (b"mlplatform-model", self.name.encode())
         self.rows = RowDecoder(bundle.manifest.inputs, rule.context)
         self.codecs = {name: spoken.codec(self.rows, route) for name, spoken in PROTOCOLS.items()}
+        self.rule = rule
         labels = (route.model, str(route.version), route.arm)
+        self.calls = metrics.calls(*labels)
+        ask = partial(answer, self.name, bundle.model)
+        costs = (bundle.base_us, bundle.row_us)
+        pays = bundle.alike and pays_from(bundle.base_us) < math.inf
+        self.turn = Turn(ask, self.calls.count, *costs) if pays else None
+        """Where its requests of one turn of the loop wait for each other, if that pays."""
+        self.queue = Queue(ask, self.calls.count, *costs, bundle.alike, route.max_waiting)
         self.series = {name: metrics.series(*labels, name) for name in PROTOCOLS}
+        self.used_at = time.perf_counter()
+        """When a request came for it last; the one that waits longest makes room for others."""
+        self.shadow: Arm | None = None
+        """Asked what this one has answered."""
 
     def leaves_loop(self, rows: int) -> bool:
         return self.bundle.base_us + self.bundle.row_us * rows > INLINE_LIMIT_US
@@ -61,6 +83,14 @@ class Arm:
         """Checked answers. ModelFailed when the model fails or answers with something that is no finite
         number; Problem when that is because of a missing or huge value in the request."""
         return answer(self.name, self.bundle.model, rows)
+
+
+def _no_key(arms: Sequence[Arm]) -> str:
+    return ""
+
+
+KeyOf = Callable[[Sequence[Arm]], str]
+"""Finds the value of the key that the first arm's route names; "" where a request has none. May raise Problem."""
 
 
 class Table:
@@ -73,35 +103,60 @@ class Table:
         arms: Sequence[Arm] = (),
         bundles: Mapping[str, LoadedBundle] | None = None,
         rule: CaptureRule = CaptureRule(),  # noqa: B008
+        asleep: Collection[str] = (),
     ) -> None:
         self.generation = generation
         self.arms = tuple(arms)
         self.bundles = dict(bundles or {})
         self.rule = rule
+        self.asleep = frozenset(asleep)
+        """Models that are loaded once somebody asks for them."""
+        self.models = self.asleep | {arm.route.model for arm in arms}
+        self._unnamed = self.arms if len(self.models) <= 1 and not self.asleep else None
         self._named: dict[tuple[str, str], list[Arm]] = {}
         for arm in arms:
             for version in ("", str(arm.route.version)):
                 self._named.setdefault((arm.route.model, version), []).append(arm)
 
     def named(self, model: str, version: str = "") -> Sequence[Arm]:
-        """The arms of a model, or of one of its versions; NotThere when none is routed."""
+        """The arms of a model, or of one of its versions; NotThere when none is routed, NotLoaded."""
         if found := self._named.get((model, version)):
             return found
+        if model in self.asleep:
+            raise NotLoaded(model)
         if not version or not (others := self._named.get((model, ""))):
-            known = sorted({arm.route.model for arm in self.arms})
+            known = sorted(self.models)
             raise NotThere(f"there is no model {model[:100]!r} here. {nearest(model[:100], known)}")
         routed = ", ".join(sorted({str(arm.route.version) for arm in others}))
         raise NotThere(f"version {version[:40]!r} of {model!r} is not routed here; there is {routed}")
 
-    def pick(self, request_id: str, model: str = "", version: str = "") -> Arm | None:
-        """The arm of a request: by share, and the same for the same id. None before the first model; NotThere for
-        a model or version that is not routed."""
-        arms: Sequence[Arm] = self.arms
-        if model and arms:
-            arms = self.named(model, version)
+    def candidates(self, model: str = "", version: str = "") -> Sequence[Arm]:
+        """Who may answer: none before the first model. Where several models are, one has to be named."""
+        if not model and self._unnamed is not None:
+            return self._unnamed
+        if not self.models:
+            return ()
+        if not model and len(self.models) > 1:
+            some = ", ".join(sorted(self.models)[:SHOWN_NAMES])
+            raise Problem(
+                "this server answers for several models: name one, as in POST /models/<model>/invocations or"
+                f" /v2/models/<model>/infer; there are {some}"
+            )
+        return self.named(model or next(iter(self.models)), version)
+
+    def pick(self, request_id: str, model: str = "", version: str = "", key: KeyOf = _no_key) -> Arm | None:
+        """The arm of a request: by share, and the same for the same id or, where the routes name a key, the same
+        value of it. None before the first model; NotThere for a model or version that is not routed.
+
+        The first arm's share begins at 0: while it grows, a key moves to that arm at most once. Which keys come first
+        differs from one newcomer to the next.
+        """
+        arms = self.candidates(model, version)
         if len(arms) <= 1:
             return arms[0] if arms else None
-        point = fraction(request_id) * sum(arm.route.share for arm in arms)
+        value = key(arms) if arms[0].route.key else ""
+        point = fraction(value, arms[0].name) if value else fraction(request_id)
+        point *= sum(arm.route.share for arm in arms)
         for arm in arms:
             point -= arm.route.share
             if point < 0:

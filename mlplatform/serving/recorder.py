@@ -6,7 +6,7 @@ counted, by reason: `full` (the folder has reached its cap), `disk` (the system 
 does not keep up).
 
 Format of a block: `capture/<uuid7>.npz`, uncompressed, made by rename, so that a file that is there is whole.
-No array has dtype object. All arrays have one entry a row; rows of a block come from one arm.
+No array has dtype object. All arrays but `float_names` have one entry a row; rows of a block come from one arm.
 
     request      S36             id of the request (UUIDv7); the id of a prediction is `<request>/<row>`
     row          int32           row within the request
@@ -14,15 +14,19 @@ No array has dtype object. All arrays have one entry a row; rows of a block come
     latency_us   int64           of the whole request, up to the answer
     version      int32
     model, arm   U
-    in:<name>    a feature: float64 (NaN is missing), int64, bool, datetime64[us] (NaT is missing) or U
+    floats       (n, k)          the features that are floats; NaN is missing; float32 where none is a double
+    float_names  (k,) U          their names
+    in:<name>    any other feature: int64, uint64, bool, datetime64[us] (NaT is missing) or U
     ctx:<name>   a column that travelled beside the features: bool, int64, float64 (NaN is missing) or U,
                  whichever holds all values of the block, so the type may differ from block to block
     prediction   (n,) or (n, k)  as the model answered: numbers, bool or U
     scores       (n, k)          optional
+    out:<name>   (n,) or (n, k)  further answers of a model that gives several
     null:<name>  bool            only where values of `in:<name>` or `ctx:<name>` are missing that their type
                                  cannot express (text, whole numbers, booleans); the entry is "", 0 or False
 
-A column of `capture.drop_columns` is in no block. A NUL at the end of a text is lost: numpy pads with it.
+A column of `capture.drop_columns` is in no block, and neither are tensors and bytes among the features. What a model
+answers in three dimensions or more is kept in two. A NUL at the end of a text is lost: numpy pads with it.
 """
 
 from __future__ import annotations
@@ -30,13 +34,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 
-from mlplatform.domain.routes import CaptureRule
-from mlplatform.serving.blocks import Block, widest_text
+from mlplatform.serving import logs
+from mlplatform.serving.batching import joined, layout
+from mlplatform.serving.blocks import Block, Stamps, output_columns, widest_text
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import fraction, uuid7
 from mlplatform.serving.metrics import Metrics
@@ -44,46 +50,45 @@ from mlplatform.serving.predictor import Arm
 from mlplatform.stats.batch import Array, Outputs
 
 FLUSH_SECONDS = 1.0
-QUEUED_BLOCKS = 64
+QUEUED_BLOCKS = 16
 """Blocks that wait for the disk; more are dropped."""
+
+
+TOGETHER = 64
+"""Requests are copied into the block so many at once: one by one costs ten times as much."""
+LARGE_VALUES = 4096
+"""A request of more values is copied at once, and so is one with a long text, so that little waits in memory."""
+LONG_TEXT = 1000
+Captured = tuple[str, int, int, Rows, Outputs, int]
+"""A request's id, time_us, latency_us, rows and answers, and the length of the widest text in its rows."""
 
 
 class Recorder:
     """Belongs to the event loop's thread; only the writer's thread touches blocks that were handed over."""
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._rule = CaptureRule()
-        self._dropped: frozenset[str] = frozenset()
         self._metrics = metrics
+        self._fresh: dict[Arm, list[Captured]] = {}
         self._open: dict[Arm, Block] = {}
         self._writer = BlockWriter(folder, metrics)
 
-    def configure(self, rule: CaptureRule) -> None:
-        """A new generation's rule; what was captured under the old one is handed over."""
-        self.flush()
-        self._rule = rule
-        self._dropped = frozenset(rule.drop_columns)
-        self._writer.max_bytes = rule.max_bytes
-
     def record(self, arm: Arm, request: str, rows: Rows, outputs: Outputs, latency_us: int) -> None:
-        """Copy an answered request, if the sample says so."""
-        sample = self._rule.sample
+        """Take an answered request, if the arm's sample says so."""
+        sample = arm.rule.sample
         if sample < 1.0 and fraction(request, "sample") >= sample:
             return
         widest = 1 if rows.batch.matrix is not None else widest_text(rows)
-        stamp = (request, time.time_ns() // 1000, latency_us, widest)
-        count, start = rows.batch.rows, 0
-        while start < count:
-            block = self._block(arm, widest)
-            if block is None:
-                self._metrics.drop("slow", count - start)
-                return
-            stop = min(count, start + block.room(widest))
-            block.append(stamp, rows, outputs, start, stop)
-            start = stop
+        fresh = self._fresh.get(arm)
+        if fresh is None:
+            fresh = self._fresh[arm] = []
+        fresh.append((request, time.time_ns() // 1000, latency_us, rows, outputs, widest))
+        if len(fresh) >= TOGETHER or widest > LONG_TEXT or _is_large(rows):
+            self._copy_fresh(arm)
 
     def flush(self) -> None:
         """Hand every open block to the writer."""
+        for arm in list(self._fresh):
+            self._copy_fresh(arm)
         for arm in list(self._open):
             self._hand_over(arm)
 
@@ -91,6 +96,32 @@ class Recorder:
         """Write everything, then return."""
         self.flush()
         self._writer.close()
+
+    def _copy_fresh(self, arm: Arm) -> None:
+        """Into the arm's block; requests that cannot be copied are counted and told."""
+        for group in _of_one_form(self._fresh.pop(arm)):
+            rows = joined([captured[3] for captured in group])
+            try:
+                self._copy(arm, group, rows)
+            except Exception as error:
+                self._metrics.drop("error", rows.batch.rows)
+                logs.limited(
+                    "capture-failed", "capture: rows could not be copied", "error", logs.failure(error)
+                )
+
+    def _copy(self, arm: Arm, group: Sequence[Captured], rows: Rows) -> None:
+        stamps = _stamps(group)
+        outputs = _stacked([captured[4] for captured in group])
+        widest = max(captured[5] for captured in group)
+        count, start = rows.batch.rows, 0
+        while start < count:
+            block = self._block(arm, widest)
+            if block is None:
+                self._metrics.drop("slow", count - start)
+                return
+            stop = min(count, start + block.room(widest))
+            block.append(stamps, rows, outputs, start, stop, widest)
+            start = stop
 
     def _block(self, arm: Arm, widest: int) -> Block | None:
         """The arm's open block, with room for at least one row; None when too many wait for the disk."""
@@ -101,8 +132,9 @@ class Recorder:
         if block is None:
             if self._writer.behind():
                 return None
-            route = arm.route
-            block = Block(route.model, route.version, route.arm, arm.rows.inputs, self._dropped)
+            route, rule = arm.route, arm.rule
+            dropped = frozenset(rule.drop_columns)
+            block = Block(route.model, route.version, route.arm, arm.rows.inputs, dropped, rule.max_bytes)
             self._open[arm] = block
         return block
 
@@ -112,11 +144,59 @@ class Recorder:
             self._writer.put(block)
 
 
+def _is_large(rows: Rows) -> bool:
+    batch = rows.batch
+    if batch.matrix is not None:
+        return batch.matrix.size > LARGE_VALUES
+    return sum(values.size for values in (batch.arrays or {}).values()) > LARGE_VALUES
+
+
+def _of_one_form(captured: Sequence[Captured]) -> Iterator[list[Captured]]:
+    """Neighbours whose rows and answers have the same columns and types."""
+    group: list[Captured] = []
+    kind: object = None
+    for one in captured:
+        own = (layout(one[3]), _form(one[4]))
+        if group and own != kind:
+            yield group
+            group = []
+        kind = own
+        group.append(one)
+    yield group
+
+
+def _form(outputs: Outputs) -> object:
+    columns = output_columns(outputs).items()
+    return [(name, "text" if v.dtype.kind in "OUS" else v.dtype, v.shape[1:]) for name, v in columns]
+
+
+def _stacked(parts: Sequence[Outputs]) -> Outputs:
+    """The answers below each other."""
+    first = parts[0]
+    scores = [part.scores for part in parts if part.scores is not None]
+    others = [part.others for part in parts if part.others]
+    return Outputs(
+        np.concatenate([part.predictions for part in parts]),
+        np.concatenate(scores) if scores else None,
+        {name: np.concatenate([columns[name] for columns in others]) for name in first.others or ()} or None,
+    )
+
+
+def _stamps(group: Sequence[Captured]) -> Stamps:
+    request = np.frombuffer("".join([captured[0] for captured in group]).encode(), "S36")
+    time_us = np.array([captured[1] for captured in group])
+    latency_us = np.array([captured[2] for captured in group])
+    counts = [captured[3].batch.rows for captured in group]
+    if sum(counts) == len(counts):
+        return Stamps(request, np.zeros(len(counts), "int32"), time_us, latency_us)
+    row = np.concatenate([np.arange(count, dtype="int32") for count in counts])
+    return Stamps(np.repeat(request, counts), row, np.repeat(time_us, counts), np.repeat(latency_us, counts))
+
+
 class BlockWriter:
     """A thread that turns blocks into files."""
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self.max_bytes = CaptureRule().max_bytes
         self._folder = folder
         self._metrics = metrics
         self._budget = FolderBudget(folder)
@@ -140,12 +220,13 @@ class BlockWriter:
                 self._write(block)
             except (OSError, ValueError, MemoryError) as error:
                 self._metrics.drop("disk", block.rows)
-                print(f"capture: {block.rows} rows dropped: {error}", flush=True)
+                said = f"capture: {block.rows} rows dropped: {error}"
+                logs.limited("capture-dropped", said, "error", logs.failure(error))
 
     def _write(self, block: Block) -> None:
         arrays = block.arrays()
         size = sum(array.nbytes for array in arrays.values())
-        if not self._budget.allows(size, self.max_bytes):
+        if not self._budget.allows(size, block.max_bytes):
             self._metrics.drop("full", block.rows)
             return
         self._budget.used += write_block(self._folder, arrays)

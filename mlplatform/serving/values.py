@@ -2,23 +2,32 @@
 was expected.
 
 Numbers: `null` (or NaN) in a float, double, string or datetime column is a missing value, as MLflow reads
-it; integer and boolean columns have none. Infinity, and numbers outside the column's type, are refused.
+it; integer and boolean columns have none. Infinity, and numbers outside the column's type, are refused. Bytes are
+base64 where the format has no bytes of its own, as JSON.
 """
 
 from __future__ import annotations
 
+import binascii
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.bundle import Column
+from mlplatform.domain.bundle import NUMPY_DTYPES, Column
 from mlplatform.serving.problems import Problem
 from mlplatform.stats.batch import Array
 
-RANGES = {"integer": 2**31, "long": 2**63}
+_INTEGERS = ("integer", "long", "int8", "int16", "uint8", "uint16", "uint32", "uint64")
+BOUNDS = {
+    name: (int(np.iinfo(NUMPY_DTYPES[name]).min), int(np.iinfo(NUMPY_DTYPES[name]).max)) for name in _INTEGERS
+}
+"""Smallest and largest value of each type of whole numbers."""
+FLOATS = ("float", "double", "float16")
 FLOAT32_MAX = float(np.finfo("float32").max)
 FLOAT64_MAX = float(np.finfo("float64").max)
 
@@ -26,6 +35,8 @@ FLOAT64_MAX = float(np.finfo("float64").max)
 def read(column: Column, values: Sequence[Any] | Array) -> tuple[Array, bool]:
     """The column, and whether a value of it is missing. Arrays that fit are taken whole; anything else goes value
     by value, which can tell what is wrong."""
+    if column.shape:
+        return _tensor(column, values)
     if isinstance(values, np.ndarray):
         if (whole := _whole(column, values)) is not None:
             return whole
@@ -35,7 +46,9 @@ def read(column: Column, values: Sequence[Any] | Array) -> tuple[Array, bool]:
 
 def absent(column: Column, count: int) -> tuple[Array, bool]:
     """An optional column that was not sent."""
-    if column.dtype == "string":
+    if column.shape:
+        raise Problem(f"column {column.name!r}: a tensor has no missing values; send it")
+    if column.dtype in ("string", "binary"):
         return np.full(count, None, object), True
     if column.dtype == "datetime":
         return np.full(count, np.datetime64("NaT"), "datetime64[ns]"), True
@@ -49,14 +62,20 @@ def kind_of(value: Any) -> str:
 
 
 def limit_of(column: Column) -> float:
-    if column.dtype == "float":
-        return FLOAT32_MAX
-    return float(RANGES[column.dtype] - 1) if column.dtype in RANGES else math.inf
+    if column.dtype in BOUNDS:
+        return float(BOUNDS[column.dtype][1])
+    if column.dtype in FLOATS:
+        return float(np.finfo(NUMPY_DTYPES[column.dtype]).max) if column.dtype != "double" else math.inf
+    return math.inf
 
 
 def _wrong(column: Column, row: int, expected: str, value: Any) -> Problem:
     shown = kind_of(value) if not isinstance(value, (str, int, float)) else _short(value)
-    return Problem(f"column {column.name!r}, row {row}: expected {expected}, got {shown}")
+    place = f"row {row}"
+    if column.shape:  # the values stand one after the other
+        row, element = divmod(row, math.prod(column.shape))
+        place = f"row {row}, element {element}"
+    return Problem(f"column {column.name!r}, {place}: expected {expected}, got {shown}")
 
 
 def _short(value: Any) -> str:
@@ -84,17 +103,16 @@ def _floats(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
 
 
 def _integers(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
-    out = np.empty(len(values), "int64")
-    limit = RANGES[column.dtype]
+    out = np.empty(len(values), _held(column))
+    low, high = BOUNDS[column.dtype]
+    bits = 8 * np.dtype(NUMPY_DTYPES[column.dtype]).itemsize
     for i, value in enumerate(values):
         if type(value) is float and value.is_integer():
             value = int(value)
         if type(value) is not int:
             raise _wrong(column, i, "a whole number", value)
-        if not -limit <= value < limit:
-            raise _wrong(
-                column, i, f"a whole number in the range of {column.dtype} ({limit.bit_length()} bits)", value
-            )
+        if not low <= value <= high:
+            raise _wrong(column, i, f"a whole number in the range of {column.dtype} ({bits} bits)", value)
         out[i] = value
     return out, False
 
@@ -113,6 +131,27 @@ def _texts(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
             raise _wrong(column, i, "text", value)
         out[i] = value
     return out, None in values
+
+
+def _bytes(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
+    out = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        if value is None and not column.required:
+            continue
+        if type(value) is str:
+            value = _from_base64(value)
+        if type(value) is not bytes:
+            raise _wrong(column, i, "bytes in base64", values[i])
+        out[i] = value
+    return out, any(value is None for value in values)
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Lines may be broken, as MIME does and MLflow's clients with it."""
+    try:
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True) if text else b""
+    except ValueError:
+        return None
 
 
 def _times(column: Column, values: Sequence[Any]) -> tuple[Array, bool]:
@@ -146,30 +185,90 @@ def check_scalars(name: str, values: Sequence[Any]) -> None:
             raise Problem(f"column {name!r}, row {i}: expected a whole number of at most 64 bits")
 
 
-@np.errstate(invalid="ignore")  # some bit patterns of NaN complain
+@np.errstate(invalid="ignore", over="ignore")  # some bit patterns of NaN complain
 def _whole(column: Column, values: Array) -> tuple[Array, bool] | None:
     """An array of numbers or booleans at once; None where a value does not fit."""
     kind = values.dtype.kind
     if column.dtype == "boolean":
         return (values, False) if kind == "b" else None
-    if column.dtype in RANGES and kind in "iu":
-        end = RANGES[column.dtype]
-        fits = bool((values >= -end).all() and (values < end).all())
-        return (values.astype("int64"), False) if fits else None
-    if column.dtype not in ("float", "double") or kind not in "fiu":
+    if column.dtype in BOUNDS and kind in "iu":
+        low, high = BOUNDS[column.dtype]
+        fits = bool((values >= low).all() and (values <= high).all())
+        return (values.astype(_held(column)), False) if fits else None
+    if column.dtype not in FLOATS or kind not in "fiu":
         return None
-    out = values.astype("float64")
+    out = values.astype(_held(column))
     gaps = np.isnan(out)
     fits = bool((gaps | (np.abs(out) <= min(limit_of(column), FLOAT64_MAX))).all())
     return (out, bool(gaps.any())) if fits else None
 
 
+def _held(column: Column) -> str:
+    """NumPy's type of the checked values: the widest one for columns, which share a matrix; a tensor's own."""
+    if column.shape:
+        return NUMPY_DTYPES[column.dtype]
+    if column.dtype in FLOATS:
+        return "float64"
+    return "int64" if column.dtype in ("integer", "long") else NUMPY_DTYPES[column.dtype]
+
+
+# --- tensors ------------------------------------------------------------------------------------------------
+
+
+def _tensor(column: Column, values: Sequence[Any] | Array) -> tuple[Array, bool]:
+    """One array of shape (rows, ...); a tensor of numbers may hold NaN, which is no gap."""
+    flat, shape = _unfolded(column, values)
+    if not all(shape):
+        raise Problem(f"column {column.name!r}: the tensor has shape {list(shape)}, which holds no values")
+    one = replace(column, shape=shape[1:])
+    if isinstance(flat, np.ndarray):
+        if (taken := _whole(one, flat)) is not None:
+            return taken[0].reshape(shape), False
+        flat = flat.tolist()
+    elif set(map(type, flat)) <= {int, float} and (taken := _whole(one, np.array(flat))) is not None:
+        return taken[0].reshape(shape), False
+    read_values, _ = _READERS[column.dtype](one, flat)
+    return read_values.astype(_held(one), copy=False).reshape(shape), False
+
+
+def _unfolded(column: Column, values: Sequence[Any] | Array) -> tuple[Sequence[Any] | Array, tuple[int, ...]]:
+    """All values one after the other, and the shape they had; Problem where it is not the column's."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        shape = values.shape
+        fits = len(shape) == len(column.shape) + 1
+        if not fits or any(w not in (-1, n) for w, n in zip(column.shape, shape[1:], strict=True)):
+            raise Problem(
+                f"column {column.name!r}: expected a tensor of shape {_shown_shape(column)}, got {list(shape)}"
+            )
+        return values.reshape(-1), shape
+    flat, found = list(values), [len(values)]
+    for wanted in column.shape:
+        width = len(flat[0]) if flat and type(flat[0]) is list else -1
+        for i, part in enumerate(flat):
+            if type(part) is not list or len(part) != width or wanted not in (-1, width):
+                row = i // math.prod(found[1:]) if len(found) > 1 else i
+                got = f"a list of {len(part)}" if type(part) is list else kind_of(part)
+                expected = f"lists of {width if wanted == -1 and width >= 0 else wanted}".replace(
+                    "-1", "values"
+                )
+                raise Problem(
+                    f"column {column.name!r}, row {row}: expected a tensor of shape {_shown_shape(column)},"
+                    f" nested as {expected}, got {got}"
+                )
+        flat = list(chain.from_iterable(flat))
+        found.append(width)
+    return flat, tuple(found)
+
+
+def _shown_shape(column: Column) -> list[int]:
+    return [-1, *column.shape]
+
+
 _READERS: dict[str, Callable[[Column, Sequence[Any]], tuple[Array, bool]]] = {
-    "float": _floats,
-    "double": _floats,
-    "integer": _integers,
-    "long": _integers,
+    **dict.fromkeys(FLOATS, _floats),
+    **dict.fromkeys(BOUNDS, _integers),
     "boolean": _booleans,
     "string": _texts,
+    "binary": _bytes,
     "datetime": _times,
 }

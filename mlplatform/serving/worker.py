@@ -9,87 +9,73 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
+import resource
 import signal
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
-import uvicorn
+import uvloop
 
-from mlplatform.serving.app import MAX_BODY_BYTES, App
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.serving import logs
+from mlplatform.serving.access import Access
+from mlplatform.serving.app import App
+from mlplatform.serving.guards import Guards, add_guards
+from mlplatform.serving.joining import Port, add_port, join
+from mlplatform.serving.limits import add_limits, limits_of
+from mlplatform.serving.scrape import installed_version
+from mlplatform.serving.seen import Seen, tracer
+from mlplatform.serving.telling import Telling, add_telling
+from mlplatform.serving.transport.server import Server
 
-DRAIN_SECONDS = 10
-SLOW_SOCKET_SECONDS = 12.0
+CUT_SECONDS = 0.02
+"""After SIGTERM the parent cuts the pipe, if it does."""
 SWITCH_SECONDS = 0.0005
 """How long the capture thread may hold the interpreter while a request waits."""
+OTHER_FILES = 256
+"""Descriptors that a worker needs beside its connections."""
 
 
-class Server(uvicorn.Server):
-    """uvicorn, and connections that keep us waiting are closed."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._waiting_since: dict[Any, float] = {}
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:
-            self._close_slow_sockets(time.monotonic())
-        return await super().on_tick(counter)
-
-    def _close_slow_sockets(self, now: float) -> None:
-        """A request must be complete this long after its connection, or its first byte, was there."""
-        waiting = {
-            c: self._waiting_since.get(c, now) for c in self.server_state.connections if _awaits_client(c)
-        }
-        self._waiting_since = waiting
-        for connection, since in waiting.items():
-            if now - since > SLOW_SOCKET_SECONDS and connection.transport is not None:
-                connection.transport.close()
-
-
-def run(folder: Path, listener: socket.socket, lifeline: int, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+async def serve(
+    app: App,
+    listener: socket.socket,
+    lifeline: int,
+    limits: RequestLimits,
+    guards: Guards,
+    port: Port | None = None,
+) -> None:
     """Serve until told to stop."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    config = uvicorn.Config(
-        App(folder, max_body_bytes),
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        backlog=2048,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = Server(config)
-    _stop_with_parent(server, lifeline)
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    orphaned = False
+
+    def alone() -> None:
+        nonlocal orphaned
+        orphaned = True
+        loop.remove_reader(lifeline)
+        told.set()
+
+    loop.set_exception_handler(logs.loop_failed)
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    loop.add_reader(lifeline, alone)
+    certificate = guards.load_certificate()
+    beside: list[asyncio.Task[None]] = []
+    if certificate is not None:
+        app.pages.health.append(certificate.health)
+        beside.append(asyncio.create_task(certificate.follow()))
+    server = Server(app, limits, certificate.context if certificate else None, app.gate)
+    await app.start()
     gc.freeze()
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(server.serve(sockets=[listener]))
-
-
-def _awaits_client(connection: Any) -> bool:
-    """Whether the next step is the client's: the first request, the rest of one, or of the next one."""
-    cycle = connection.cycle
-    if cycle is None:
-        return True
-    if cycle.response_complete:
-        return connection.timeout_keep_alive_task is None
-    return bool(cycle.more_body)
-
-
-def _stop_with_parent(server: uvicorn.Server, lifeline: int) -> None:
-    def wait() -> None:
-        os.read(lifeline, 1)
-        server.should_exit = True
-
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    await server.start(listener)
+    if port is not None:
+        beside.append(asyncio.create_task(join(port, server.start)))
+    await told.wait()
+    # The parent cuts the pipe when the whole server ends; else another worker takes over the socket.
+    await asyncio.sleep(CUT_SECONDS)
+    await server.drain(replaced=not orphaned)
+    for task in beside:
+        task.cancel()
+    await app.stop()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,14 +85,43 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lifeline", type=int, required=True, help="descriptor of a pipe whose other end the parent holds"
     )
-    parser.add_argument("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
+    parser.add_argument("--worker", type=int, default=0, help="its number among the workers of the server")
+    parser.add_argument("--of", type=int, default=1, help="how many workers the server has")
+    add_port(parser)
+    add_limits(parser)
+    add_guards(parser)
+    add_telling(parser)
     given = parser.parse_args(arguments)
-    # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM. uvicorn raises the signal again at
-    # its end.
+    # Until the loop listens to signals. Ctrl-C reaches the whole group; the parent passes it on as SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    run(given.folder, socket.socket(fileno=given.listener), given.lifeline, given.max_body_bytes)
+    limits, guards = limits_of(given), Guards.of(given)
+    _allow_files(limits.max_connections + OTHER_FILES)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    app = _app(given, limits, guards)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        listener, port = socket.socket(fileno=given.listener), Port.of_worker(given)
+        runner.run(serve(app, listener, given.lifeline, limits, guards, port))
     return 0
+
+
+def _app(given: argparse.Namespace, limits: RequestLimits, guards: Guards) -> App:
+    telling = Telling.of(given)
+    app = App(given.folder, limits, Access(given.folder, guards.auth))
+    metrics = app.plane.metrics
+    app.seen = Seen(telling.access, tracer(telling.endpoint, installed_version, metrics))
+    metrics.worker = str(given.worker)
+    telling.configure(f"worker {given.worker}", metrics.drop_log_line)
+    logs.follow_logging()
+    return app
+
+
+def _allow_files(wanted: int) -> None:
+    """A shell's usual limit is below what connections may need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 if __name__ == "__main__":

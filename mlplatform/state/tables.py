@@ -249,6 +249,7 @@ tokens = Table(
     Column("id", Text, primary_key=True),
     Column("owner", Text, nullable=False),
     Column("roles", Json, nullable=False),
+    Column("scopes", Json, nullable=False),
     Column("secret_hash", Text, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("created_by", Text, nullable=False),

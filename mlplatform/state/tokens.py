@@ -43,8 +43,12 @@ class SqlTokens:
         return (_token(row), row["secret_hash"]) if row else None
 
     def all(self) -> list[Token]:
+        return [token for token, _ in self.hashed()]
+
+    def hashed(self) -> list[tuple[Token, str]]:
         query = select(tokens).order_by(tokens.c.created_at, tokens.c.id)
-        return [_token(row) for row in self._database.read(lambda c: c.execute(query).mappings().all())]
+        rows = self._database.read(lambda c: c.execute(query).mappings().all())
+        return [(_token(row), row["secret_hash"]) for row in rows]
 
     def revoke(self, id: str, at: datetime, by: str) -> Token:
         open_one = (tokens.c.id == id) & tokens.c.revoked_at.is_(None)
@@ -61,4 +65,4 @@ class SqlTokens:
 
 def _token(row: RowMapping | Mapping[str, Any]) -> Token:
     facts = {name: value for name, value in row.items() if name != "secret_hash"}
-    return Token(**{**facts, "roles": tuple(row["roles"])})
+    return Token(**{**facts, "roles": tuple(row["roles"]), "scopes": tuple(row["scopes"])})

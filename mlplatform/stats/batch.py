@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Columns = Mapping[str, Array]
-"""A table: equally long one-dimensional arrays by name. Text is dtype object, times are datetime64."""
+"""A table: equally long arrays by name, of one dimension where a column is no tensor. Text and bytes are dtype
+object, times are datetime64."""
+
+Form = Literal["list", "records", "dict"]
+"""How a model gives its answers: one array, a table, or arrays by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,30 @@ class Outputs:
 
     predictions: Array
     scores: Array | None = None
+    others: Columns | None = None
+    """Further outputs of a model that has several, one entry a row, by the model's own names."""
+    name: str = "predictions"
+    """What the model itself calls the first."""
+    form: Form = "list"
+
+    def named(self) -> dict[str, Array]:
+        """Every output by its name."""
+        found = {self.name: self.predictions}
+        if self.scores is not None:
+            found["scores"] = self.scores
+        if self.others:
+            found.update(self.others)
+        return found
+
+    def part(self, start: int, stop: int) -> Outputs:
+        """The answers to some of the rows; views, not copies."""
+        scores = None if self.scores is None else self.scores[start:stop]
+        if self.others is None and self.form == "list":
+            return Outputs(self.predictions[start:stop], scores)
+        others = {name: values[start:stop] for name, values in (self.others or {}).items()}
+        return replace(
+            self, predictions=self.predictions[start:stop], scores=scores, others=others or self.others
+        )
 
 
 def row_count(columns: Columns) -> int:

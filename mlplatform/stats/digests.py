@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.domain.bundle import Column
+from mlplatform.domain.bundle import NUMPY_DTYPES, Column
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array, Columns, row_count
 from mlplatform.stats.spec import as_floats, is_null
@@ -47,7 +47,10 @@ def row_digests(columns: Columns, inputs: Sequence[Column]) -> Digests:
 
 def _values(values: Array, column: Column) -> Digests:
     try:
-        if column.dtype == "string":
+        if column.shape:
+            rows = np.ascontiguousarray(values.astype(NUMPY_DTYPES[column.dtype]))
+            return _texts(np.array([row.tobytes() for row in rows] + [None], object)[:-1])
+        if column.dtype in ("string", "binary"):
             return _texts(values)
         if column.dtype == "datetime":
             return _times(values)

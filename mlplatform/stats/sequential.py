@@ -73,6 +73,29 @@ def error_rate_exceeds(errors: Array, baseline: float, alpha: float = 0.05) -> S
     return verdict(update(start(baseline, alpha), errors))
 
 
+def count_exceeds(errors: float, n: int, baseline: float, alpha: float = 0.05) -> SequentialVerdict:
+    """Is the rate above `baseline`, where only the numbers so far are known? Ask as often as you like, of growing
+    numbers: the capital of the bet depends on them alone, not on the order of the rows.
+
+    >>> count_exceeds(3, 1_000_000, baseline=0.01, alpha=0.01).breached
+    False
+    """
+    state = start(baseline, alpha)
+    if not n:
+        return verdict(state)
+    now = float(log_capital(np.array([n]), np.array([errors]), state.baseline)[0])
+    return verdict(replace(state, n=n, errors=float(errors), peak_log_e=max(0.0, now)))
+
+
+def worse_exceeds(new: Array, old: Array, drop: float, alpha: float = 0.05) -> SequentialVerdict:
+    """Does `new` lose more often than `old`, on the same rows in order of arrival, by more than `drop` of the rows?
+
+    Ties count half: splitting them between the two outcomes only lowers the capital of the bet, so the test stays
+    valid.
+    """
+    return error_rate_exceeds((np.sign(np.asarray(new) - np.asarray(old)) + 1) / 2, (drop + 1) / 2, alpha)
+
+
 def start(baseline: float, alpha: float = 0.05) -> SequentialState:
     """A fresh bet. baseline: the rate still acceptable, in (0, 1); alpha: chance of a false alarm, ever."""
     _check_share("baseline", baseline)

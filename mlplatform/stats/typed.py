@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def typed_batch(columns: Mapping[str, Array | Sequence[Any]], inputs: Sequence[C
     arrays = {c.name: typed_column(columns.get(c.name, [None] * rows), c) for c in inputs}
     names = tuple(c.name for c in inputs)
     kinds = {values.dtype for values in arrays.values()}
-    if len(kinds) == 1 and next(iter(kinds)).kind in "fi":
+    if len(kinds) == 1 and next(iter(kinds)).kind in "fi" and not any(c.shape for c in inputs):
         return Batch(names, matrix=np.column_stack(list(arrays.values())))
     return Batch(names, arrays=arrays)
 
@@ -37,6 +38,10 @@ def typed_column(values: Array | Sequence[Any], column: Column) -> Array:
     integer.
     """
     try:
+        if column.shape:
+            return _tensor(values, column)
+        if column.dtype == "binary":
+            return _bytes(values)
         if column.dtype == "string":
             return _text(values)
         if column.dtype == "datetime":
@@ -62,6 +67,31 @@ def recombined(columns: Columns, rows: int, seed: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     known = row_count(columns)
     return {name: np.asarray(values)[rng.integers(0, known, rows)] for name, values in columns.items()}
+
+
+def _tensor(values: Array | Sequence[Any], column: Column) -> Array:
+    given = np.asarray(values)
+    if given.dtype == object and len(given):  # rows as arrays or nested lists
+        given = np.stack([np.asarray(row.tolist() if isinstance(row, np.ndarray) else row) for row in given])
+    shape = given.shape[1:]
+    if len(shape) != len(column.shape) or any(
+        w not in (-1, n) for w, n in zip(column.shape, shape, strict=True)
+    ):
+        raise ValueError(f"its rows have shape {list(shape)}, not {list(column.shape)}")
+    if column.dtype == "string":
+        return given.astype(object)
+    flat = _numbers(given.reshape(-1), column.dtype)
+    return flat.astype(NUMPY_DTYPES[column.dtype], copy=False).reshape(given.shape)
+
+
+def _bytes(values: Array | Sequence[Any]) -> Array:
+    """Bytes, or text that is their base64."""
+    out = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        out[i] = (
+            binascii.a2b_base64(value) if isinstance(value, str) else None if value is None else bytes(value)
+        )
+    return out
 
 
 def _text(values: Array | Sequence[Any]) -> Array:

@@ -35,6 +35,11 @@ class FolderBundles:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
+    @property
+    def folder(self) -> Path:
+        """Where all bundles lie."""
+        return self.root / "bundles"
+
     def freeze(self, staged: Path, manifest: Manifest) -> Manifest:
         """Hash every file, write the manifest, make all of it durable, rename it to its digest.
 
@@ -58,6 +63,7 @@ class FolderBundles:
                 return frozen
             self._set_aside(target)  # these are the right bytes, those are not
         target.parent.mkdir(parents=True, exist_ok=True)
+        staged.chmod(0o755)  # a server may run as another user; the files are read-only already
         try:
             staged.rename(target)
         except OSError:
@@ -172,7 +178,7 @@ class FolderBundles:
             folder.rename(aside / "damaged")
 
     def _place(self, digest: str) -> Path:
-        return self.root / "bundles" / _checked(digest)[:2] / digest
+        return self.folder / _checked(digest)[:2] / digest
 
     def _read_manifest(self, digest: str) -> bytes:
         path = self.path(digest) / MANIFEST

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from mlplatform.domain.access import AccessList, Grant
+from mlplatform.domain.counts import Counted
 from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, UsageError
 
@@ -33,7 +35,9 @@ class FolderDocuments:
         return self._root / endpoint
 
     def endpoints(self) -> list[str]:
-        return sorted(path.parent.name for path in self._root.glob("*/routes.json"))
+        """Endpoints that were told something."""
+        told = (path for name in ("routes.json", "access.json") for path in self._root.glob(f"*/{name}"))
+        return sorted({path.parent.name for path in told})
 
     def routes(self, endpoint: str) -> Routes | None:
         """The document that was published last; ValueError when what is there is none."""
@@ -42,28 +46,75 @@ class FolderDocuments:
         except FileNotFoundError:
             return None
 
-    def publish(self, routes: Routes) -> Routes:
-        """Write the document with the next generation number, atomically and durably."""
+    def publish(self, routes: Routes, model: str = "") -> Routes:
+        """Put the models that `routes` names, and `model`, into the endpoint's document, atomically and durably; the
+        other models of the endpoint keep what they have."""
         folder = self.folder(routes.endpoint)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "routes.lock"):
-            for left in folder.glob(".routes.json.*.tmp"):  # by a process that was killed: we hold the lock
-                left.unlink(missing_ok=True)
-            published = replace(routes, generation=self._newest_generation(routes.endpoint) + 1)
+            _sweep(folder, "routes.json")
+            published = self._current(routes.endpoint).with_parts(
+                replace(routes, generation=self._newest_generation(routes.endpoint) + 1),
+                dict.fromkeys([*routes.models, *([model] if model else [])]),
+            )
             replace_durably(folder / "routes.json", published.encode())
         return published
 
-    def workers(self, endpoint: str) -> list[WorkerStatus]:
-        """Workers whose process is alive."""
-        found = [_status(path) for path in sorted((self.folder(endpoint) / "workers").glob("*.json"))]
-        return [status for status in found if status is not None and _alive(status.pid)]
+    def access(self, endpoint: str) -> AccessList | None:
+        """The access list that was written last; ValueError when what is there is none."""
+        try:
+            return AccessList.decode((self.folder(endpoint) / "access.json").read_bytes())
+        except FileNotFoundError:
+            return None
 
-    def wait_in_effect(self, endpoint: str, generation: int, seconds: float) -> None:
-        """Return once every worker serves the generation or a newer one; raises ServerDidNotFollow, at once
-        when a worker has rejected it."""
+    def grant(self, endpoint: str, read: Callable[[], tuple[Grant, ...]]) -> AccessList:
+        """Write who may ask its server, with the next number, atomically; nothing when it says so already.
+
+        `read` is called while nobody else can write: who writes last has read last.
+        """
+        folder = self.folder(endpoint)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "access.lock"):
+            _sweep(folder, "access.json")
+            try:
+                known = self.access(endpoint)
+            except ValueError:  # damaged: written anew
+                known = None
+            grants = read()
+            if known is not None and known.same_as(grants):
+                return known
+            written = AccessList(endpoint, known.generation + 1 if known else 1, grants)
+            replace_durably(folder / "access.json", written.encode())
+        return written
+
+    def workers(self, endpoint: str) -> list[WorkerStatus]:
+        """Workers whose process is alive. A container's process ids are not ours: its server removes the file of a
+        worker that has ended."""
+        folder = self.folder(endpoint)
+        contained = any((folder / name).exists() for name in ("active", "external"))
+        found = [_status(path) for path in sorted((folder / "workers").glob("*.json"))]
+        return [status for status in found if status is not None and (contained or _alive(status.pid))]
+
+    def counted(self, endpoint: str) -> Counted:
+        """What its workers have counted, up to about a second ago; a file that is just being replaced is left out."""
+        found = []
+        # The parent's last: a worker's file goes only once the parent's has what was in it.
+        for path in sorted(
+            (self.folder(endpoint) / "workers").glob("*.metrics"), key=lambda p: p.name == "parent.metrics"
+        ):
+            try:
+                Counted.read([document := json.loads(path.read_bytes())])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            found.append(document)
+        return Counted.read(found)
+
+    def wait_in_effect(self, endpoint: str, generation: int, seconds: float, model: str = "") -> None:
+        """Return once every worker serves the generation or a newer one, of the model if one is named; raises
+        ServerDidNotFollow, at once when a worker has rejected it."""
         deadline = time.monotonic() + seconds
         expected = self._expected_workers(endpoint)
-        while cause := _why_not(self.workers(endpoint), generation, expected):
+        while cause := _why_not(self.workers(endpoint), generation, model, expected):
             rejected = cause.startswith("worker")
             if rejected or time.monotonic() >= deadline:
                 log = self.folder(endpoint) / "server.log"
@@ -72,6 +123,12 @@ class FolderDocuments:
                 )
             time.sleep(POLL_SECONDS)
 
+    def _current(self, endpoint: str) -> Routes:
+        try:
+            return self.routes(endpoint) or Routes(endpoint, 0, ())
+        except ValueError:  # damaged: each model's part comes back with its next publish
+            return Routes(endpoint, 0, ())
+
     def _newest_generation(self, endpoint: str) -> int:
         """A document that was lost or damaged must not let the numbers start again while servers run."""
         seen = [status.generation for status in self.workers(endpoint)]
@@ -79,7 +136,7 @@ class FolderDocuments:
             if (current := self.routes(endpoint)) is not None:
                 seen.append(current.generation)
         except ValueError:
-            seen += [status.rejected or 0 for status in self.workers(endpoint)]
+            seen += [max(status.rejected or 0, status.taken) for status in self.workers(endpoint)]
         return max(seen, default=0)
 
     def _expected_workers(self, endpoint: str) -> int:
@@ -89,13 +146,13 @@ class FolderDocuments:
             return 1
 
 
-def _why_not(workers: list[WorkerStatus], generation: int, expected: int) -> str:
+def _why_not(workers: list[WorkerStatus], generation: int, model: str, expected: int) -> str:
     """Why a generation is not in effect; "" when it is. Begins with "worker" when waiting longer will not
     help."""
     for status in workers:
-        if status.generation < generation and status.rejected == generation:
-            return f"worker {status.pid} rejected it: {status.error}"
-    behind = [status for status in workers if status.generation < generation]
+        if why := status.refuses(generation, model):
+            return f"worker {status.pid} rejected it: {why}"
+    behind = [status for status in workers if status.serves(model) < generation]
     if len(workers) < expected:
         return f"{len(workers)} of {expected} workers have started" if workers else "no worker has started"
     return f"{len(behind)} of {len(workers)} workers still serve an older one" if behind else ""
@@ -116,6 +173,12 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Remove what killed processes were writing. The caller holds the document's lock."""
+    for left in folder.glob(f".{name}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -58,11 +58,38 @@ def make_mixed_bundle(folder: Path) -> Manifest:
     return _write(folder, _mixed_model(), inputs, task, options, {**sample, "note": [None, "x"]})
 
 
+def make_layer_bundle(folder: Path, seed: int, width: int = 8000) -> Manifest:
+    """A regression over columns a, b and c with one hidden layer, quick to make; `layer_answer` knows its answers."""
+    options = {"layout": "matrix", "outputs": {"predictions": "y"}}
+    columns = tuple(Column(name, "double") for name in "abc")
+    sample = {name: [0.5, 1.0] for name in "abc"}
+    return _write(
+        folder,
+        _layer_model(*_weights(seed, width), seed),
+        columns,
+        Task("regression", "value", target="y"),
+        options,
+        sample,
+    )
+
+
+def layer_answer(seed: int, row: Sequence[float], width: int = 8000) -> float:
+    first, second = _weights(seed, width)
+    return float((np.maximum(np.asarray(row, "float32") @ first, 0) @ second)[0]) + seed
+
+
 def make_log_bundle(folder: Path, sample: Sequence[float] = (1.0, 2.0)) -> Manifest:
     """A regression `log(x)`: its answer is not a finite number where x <= 0."""
     options = {"layout": "matrix", "outputs": {"predictions": "y"}}
     task = Task("regression", "value")
     return _write(folder, _log_model(), (Column("x", "double"),), task, options, {"x": list(sample)})
+
+
+def make_slow_bundle(folder: Path, turns: float = 20_000.0) -> Manifest:
+    """A regression that answers x after as many turns of a loop, of about a microsecond each."""
+    options = {"layout": "matrix", "outputs": {"predictions": "y"}}
+    task = Task("regression", "value")
+    return _write(folder, _slow_model(), (Column("x", "double"),), task, options, {"x": [turns, turns]})
 
 
 def _write(
@@ -158,6 +185,73 @@ def _log_model() -> bytes:
     given = helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 1])
     answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
     return _model(nodes, [given], [answer], [axis])
+
+
+def _slow_model() -> bytes:
+    from onnx import TensorProto, helper
+
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    turn = helper.make_graph(
+        [
+            helper.make_node("Add", ["before", "one"], ["after"]),
+            helper.make_node("Identity", ["go_on"], ["goes_on"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn_number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, [1]),
+        ],
+        [one],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["X"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["turns"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["turns", "true", "zero"], ["sum"], body=turn),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Squeeze", ["X", "axis"], ["x"]),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("true", TensorProto.BOOL, [], [True]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+    ]
+    given = helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 1])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
+    return _model(nodes, [given], [answer], constants)
+
+
+def _weights(seed: int, width: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(3, width)).astype("float32"), (rng.normal(size=(width, 1)) / width).astype(
+        "float32"
+    )
+
+
+def _layer_model(first: Any, second: Any, seed: int) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("MatMul", ["X", "first"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["bent"]),
+        helper.make_node("MatMul", ["bent", "second"], ["sums"]),
+        helper.make_node("Add", ["sums", "shift"], ["moved"]),
+        helper.make_node("Squeeze", ["moved", "axis"], ["y"]),
+    ]
+    constants = [
+        numpy_helper.from_array(first, "first"),
+        numpy_helper.from_array(second, "second"),
+        helper.make_tensor("shift", TensorProto.FLOAT, [1], [float(seed)]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+    ]
+    given = helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 3])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
+    return _model(nodes, [given], [answer], constants)
 
 
 def _model(nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]) -> bytes:

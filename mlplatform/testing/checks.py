@@ -22,10 +22,11 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.canonical import canonical
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.errors import MlplatformError
-from mlplatform.ports.extensions import Gate, Made, Need, Runtime, Subject, Technique
+from mlplatform.ports.extensions import Evidence, Gate, Judge, Made, Need, Runtime, Subject, Technique
 from mlplatform.stats.batch import Batch, Outputs
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.typed import rows_of, typed_batch
+from mlplatform.testing.live import awkward_facts, make_facts, no_facts
 from mlplatform.testing.subjects import awkward_subjects, make_subject
 
 HEAVY = ("mlflow", "torch", "sklearn", "skl2onnx", "onnx", "onnxruntime", "sqlalchemy", "pandas", "pyarrow")
@@ -83,6 +84,20 @@ def check_gate(gate: Gate) -> None:
     missing = awkward_subjects()["nothing measured"]
     if "answers" in gate.needs or "serving" in gate.needs:
         assert gate.judge(missing).verdict is not Verdict.PASS, "passes what was not measured"
+
+
+def check_judge(judge: Judge) -> None:
+    """Pure and deterministic, unshaken by awkward facts, and never content with nothing."""
+    assert judge.needs and judge.needs <= set(get_args(Evidence)), f"needs {sorted(judge.needs)}"
+    for name, facts in {"ordinary": make_facts(), **awkward_facts()}.items():
+        before = repr(facts)
+        first, second = judge.judge(facts), judge.judge(facts)
+        assert first == second, f"judges {name} in two ways"
+        assert repr(facts) == before, f"changes the facts ({name})"
+        _check_finding(first, name)
+    ordinary, nothing = judge.judge(make_facts()), judge.judge(no_facts())
+    assert ordinary.verdict is Verdict.PASS, f"holds up a version like its incumbent: {ordinary.because}"
+    assert nothing.verdict is Verdict.INCONCLUSIVE, "does not wait for what it has to see"
 
 
 def check_technique(technique: Technique, bundle: Path, manifest: Manifest, into: Path) -> Made:

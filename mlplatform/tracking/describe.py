@@ -13,7 +13,7 @@ from mlplatform.domain.bundle import Column, Task
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_codes
-from mlplatform.tracking import flavors, parts
+from mlplatform.tracking import flavors, parts, saved
 from mlplatform.tracking.client import one_line
 from mlplatform.tracking.user_rows import UserRows, rebuild
 
@@ -46,8 +46,8 @@ def describe(
     model: Any, data: TrainingData, kind: Kind | None = None, classes: Sequence[Any] | None = None
 ) -> parts.Description:
     """Task, runtime, options and requirements; UsageError for a model that does not fit its data."""
-    describer = _describe_torch if framework(model) == "torch" else _describe_sklearn
-    return describer(model, data, kind, classes)
+    describers = {"torch": _describe_torch, "sklearn": _describe_sklearn, saved.RUNTIME: _describe_saved}
+    return describers[framework(model)](model, data, kind, classes)
 
 
 def answer(model: Any, data: TrainingData, table: UserRows) -> Array:
@@ -57,8 +57,10 @@ def answer(model: Any, data: TrainingData, table: UserRows) -> Array:
     return _ask(model, data.feed(table))
 
 
-def framework(model: Any) -> Literal["sklearn", "torch"]:
-    """Which of the two we know how to log; UsageError for others."""
+def framework(model: Any) -> Literal["sklearn", "torch", "pyfunc"]:
+    """How we know to log it; UsageError for others."""
+    if isinstance(model, saved.SavedModel):
+        return "pyfunc"
     names = {f"{c.__module__}.{c.__qualname__}" for c in type(model).__mro__}
     if "torch.nn.modules.module.Module" in names:
         return "torch"
@@ -66,7 +68,8 @@ def framework(model: Any) -> Literal["sklearn", "torch"]:
         return "sklearn"
     raise UsageError(
         what=f"{type(model).__module__}.{type(model).__qualname__} is not a model that can be logged",
-        hint="Pass a fitted scikit-learn estimator (or Pipeline), or a torch.nn.Module.",
+        hint="Pass a fitted scikit-learn estimator (or Pipeline), a torch.nn.Module, or the path of a model of any"
+        " other kind, saved by MLflow.",
     )
 
 
@@ -132,6 +135,28 @@ def _describe_torch(
         _labels_known(data.holdout_truth, np.array(task.classes))
     options = {"layout": "matrix", "dtype": "float32"}
     return parts.Description("torch", data.inputs, task, flavors.requirements("torch"), options)
+
+
+def _describe_saved(
+    model: saved.SavedModel, data: TrainingData, kind: Kind | None, classes: Sequence[Any] | None
+) -> parts.Description:
+    answers = _ask(model, data.feed(data.sample))
+    truth = np.concatenate([data.reference_truth, data.holdout_truth])
+    kind = kind or ("regression" if truth.dtype.kind == "f" else "classification")
+    if kind == "regression":
+        _numeric_truth(data, "the model")
+        task = Task("regression", "value", (), data.target)
+    else:
+        named = tuple(_plain(np.asarray(list(classes)) if classes is not None else np.unique(truth)))
+        wide = answers.ndim == 2 and answers.shape[1] > 1
+        if wide and answers.shape[1] != len(named):
+            raise UsageError(
+                what=f"the model answers {answers.shape[1]} numbers a row, y holds {len(named)} classes",
+                hint="Pass classes=[...], in the order of the model's outputs.",
+            )
+        task = Task("classification", "probabilities" if wide else "label", named, data.target)
+        _labels_known(data.holdout_truth, np.array(named))
+    return parts.Description(saved.RUNTIME, data.inputs, task, model.requirements())
 
 
 def _torch_classes(truth: Array, width: int, classes: Sequence[Any] | None) -> tuple[Any, ...]:

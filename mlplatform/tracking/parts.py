@@ -65,7 +65,7 @@ class Description:
             d = json.loads(raw)
             return cls(
                 runtime=d["runtime"],
-                inputs=tuple(Column(**c) for c in d["inputs"]),
+                inputs=tuple(map(Column.of, d["inputs"])),
                 task=Task(**{**d["task"], "classes": tuple(d["task"]["classes"])}),
                 requirements={str(k): str(v) for k, v in d["requirements"].items()},
                 options=dict(d["options"]),

@@ -140,6 +140,8 @@ def _values(what: str, name: str, column: Any) -> Array:
 
 def _from_objects(values: list[Any]) -> Array:
     known = [v for v in values if not _missing(v)]
+    if known and all(isinstance(v, bytes) for v in known):
+        return np.array([None if _missing(v) else v for v in values] + [None], dtype=object)[:-1]
     if known and all(isinstance(v, (bool, np.bool_)) for v in known) and len(known) == len(values):
         return np.array(values, dtype=bool)
     if known and all(isinstance(v, (int, float, np.integer, np.floating)) for v in known):
@@ -174,8 +176,10 @@ def _dtype(values: Array) -> Dtype:
         return "integer" if size < 4 or (kind == "i" and size == 4) else "long"
     if kind == "f":
         return "float" if size <= 4 else "double"
-    return "datetime" if kind == "M" else "string"
+    if kind == "M":
+        return "datetime"
+    return "binary" if any(isinstance(v, bytes) for v in values) else "string"
 
 
 def _cast(values: Array, dtype: Dtype) -> Array:
-    return values if dtype == "string" else values.astype(NUMPY_DTYPES[dtype], copy=False)
+    return values if dtype in ("string", "binary") else values.astype(NUMPY_DTYPES[dtype], copy=False)

@@ -17,6 +17,8 @@ LOADERS = frozenset({"mlflow.sklearn", "mlflow.pytorch", "mlflow.onnx"})
 FLAVORS = frozenset({"python_function", "sklearn", "pytorch", "onnx", "mlplatform"})
 FORMATS = {"sklearn": "skops", "torch": "pt2", "onnx": "onnx"}
 """The one safe format of each runtime."""
+CODE_RUNTIME = "pyfunc"
+"""The runtime that runs a model's own code, where a policy lets it."""
 _REQUIREMENT = re.compile(
     r"[A-Za-z0-9][\w.\-]*(\[[\w,\-]+\])?\s*((==|>=|<=|~=|!=|<|>)\s*[\w.*+!\-]+\s*,?\s*)*"
 )
@@ -28,10 +30,17 @@ class Inspector:
     def inspect(self, folder: Path, allow: Sequence[str]) -> None:
         """Raises UnsafeArtifact for the first thing that may not be loaded. Runs nothing of the folder.
 
-        `allow`: runtimes permitted by the policy; a model in the format of another one is refused.
+        `allow`: runtimes permitted by the policy; a model in the format of another one is refused. Of a runtime that
+        runs the model's own code there is no saying what a file does: only its form is looked at.
         """
         current = folder
         try:
+            if set(allow) == {CODE_RUNTIME}:
+                for found_file in _files(folder, code=True):
+                    current = found_file
+                current = folder / "MLmodel"
+                _check_code_model(current)
+                return
             wanted = {FORMATS[runtime] for runtime in allow if runtime in FORMATS}
             if not wanted:
                 raise Unsafe(f"no safe format is known for runtime {', '.join(allow) or '(none)'}")
@@ -61,7 +70,7 @@ def _check_formats(found: set[str], wanted: set[str]) -> None:
 # --- files ---
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, code: bool = False) -> Iterator[Path]:
     """Regular files below the folder; links, devices, odd modes and names, too many or too much are refused."""
     count = size = 0
     waiting = [(folder, 0)]
@@ -70,7 +79,7 @@ def _files(folder: Path) -> Iterator[Path]:
         for entry in sorted(os.scandir(parent), key=lambda e: e.name):
             path, facts = Path(entry.path), entry.stat(follow_symlinks=False)
             name = path.relative_to(folder)
-            _check_entry(name, facts)
+            _check_entry(name, facts, code)
             count, size = count + 1, size + facts.st_size
             if count > MAX_FILES or size > MAX_BYTES:
                 raise Unsafe(f"more than {MAX_FILES} files or {MAX_BYTES >> 30} GiB")
@@ -82,7 +91,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 raise Unsafe(f"{name} lies deeper than {MAX_DEPTH} folders")
 
 
-def _check_entry(name: Path, facts: os.stat_result) -> None:
+def _check_entry(name: Path, facts: os.stat_result, code: bool) -> None:
     mode = facts.st_mode
     if not all(c.isprintable() and c != "\\" for c in name.name):
         raise Unsafe(f"the name {name.name!r} has odd characters")
@@ -94,7 +103,7 @@ def _check_entry(name: Path, facts: os.stat_result) -> None:
         raise Unsafe(f"{name} is set to run as another user")
     if stat.S_ISREG(mode) and facts.st_nlink > 1:
         raise Unsafe(f"{name} has another name elsewhere (hard link)")
-    if stat.S_ISDIR(mode) and name.name == "code":
+    if stat.S_ISDIR(mode) and name.name == "code" and not code:
         raise Unsafe(f"{name} brings code of its own")
 
 
@@ -105,7 +114,25 @@ def _relative(path: Path, folder: Path) -> str:
 # --- MLmodel ---
 
 
+def _check_code_model(path: Path) -> None:
+    """An MLmodel that MLflow can load from this folder alone."""
+    if "python_function" not in _flavors(path):
+        raise Unsafe("it has no flavor python_function, by which models of every kind are loaded")
+
+
 def _check_mlmodel(path: Path) -> None:
+    for name, flavor in _flavors(path).items():
+        if name not in FLAVORS:
+            raise Unsafe(f"flavor {name!r} is not known")
+        _check_flavor(name, flavor)
+    content = _load_yaml(path)
+    _check_paths(content.get("saved_input_example_info"), "saved_input_example_info")
+    requirements = path.parent / "requirements.txt"
+    if requirements.is_file():
+        _check_requirements(requirements)
+
+
+def _flavors(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise Unsafe("there is none: this is not an MLflow model folder")
     content = _load_yaml(path)
@@ -113,15 +140,9 @@ def _check_mlmodel(path: Path) -> None:
     if not isinstance(flavors, dict) or not flavors:
         raise Unsafe("it names no flavors")
     for name, flavor in flavors.items():
-        if name not in FLAVORS:
-            raise Unsafe(f"flavor {name!r} is not known")
         if not isinstance(flavor, dict):
             raise Unsafe(f"flavor {name!r} is not a table")
-        _check_flavor(name, flavor)
-    _check_paths(content.get("saved_input_example_info"), "saved_input_example_info")
-    requirements = path.parent / "requirements.txt"
-    if requirements.is_file():
-        _check_requirements(requirements)
+    return flavors
 
 
 def _check_flavor(name: str, flavor: dict[str, Any]) -> None:

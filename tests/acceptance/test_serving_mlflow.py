@@ -6,7 +6,6 @@ Both serve a model whose answer is its row as text, so that a value that was rea
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -24,13 +23,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-import uvicorn
 
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.serving.app import App
 from mlplatform.serving.predictor import Arm, LoadedBundle, Table
 from mlplatform.stats.batch import Batch, Outputs
+from tests.unit.serving.over_http import in_thread
 
 SECONDS = 120.0
 COLUMNS = (
@@ -152,13 +151,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundle = LoadedBundle("d", manifest, Echo())
     arm = Arm(Route("echo", 1, "d", "/nowhere"), bundle, CaptureRule(), app.plane.metrics)
     app.plane.router.table = Table(1, [arm])
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_config=None, ws="none"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with in_thread(app) as url:
+        yield url
 
 
 # --- requests -----------------------------------------------------------------------------------------------

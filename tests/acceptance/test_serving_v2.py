@@ -18,6 +18,7 @@ import tritonclient.http.aio as triton_aio
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from mlplatform.data.capture import read_block
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.plugins.targets.local import LocalTarget
@@ -281,10 +282,10 @@ def captured(folder: Path) -> dict[str, list[list[float]]]:
     """Rows on disk by request."""
     found: dict[str, list[list[float]]] = {}
     for path in sorted((folder / "capture").glob("*.npz")):
-        with np.load(path) as block:
-            rows = np.stack([block[f"in:{name}"] for name in COLUMNS], axis=1).tolist()
-            for request, row in zip(block["request"].tolist(), rows, strict=True):
-                found.setdefault(request.decode(), []).append(row)
+        block = read_block(path)
+        rows = np.stack([block[f"in:{name}"] for name in COLUMNS], axis=1).tolist()
+        for request, row in zip(block["request"].tolist(), rows, strict=True):
+            found.setdefault(request.decode(), []).append(row)
     return found
 
 

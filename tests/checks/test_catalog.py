@@ -11,6 +11,7 @@ from mlplatform import catalog
 from mlplatform.testing import checks
 from mlplatform.testing.bundles import make_onnx_bundle
 from mlplatform.testing.native import make_sklearn_bundle, make_torch_bundle
+from tests import served_models
 
 EXTENSIONS = [(kind, name) for kind in catalog.kinds() for name in catalog.names(kind)]
 GATES: dict[str, list[dict[str, Any]]] = {
@@ -94,7 +95,29 @@ NONSENSE: dict[str, list[dict[str, Any]]] = {
     "leak": [{"at_most": -0.1}, {"at_most": 1.0}, {"at_most": float("nan")}],
     "freshness": [{}, {"max_age": "a month"}, {"data_max_age": "0d"}],
 }
-BUNDLES = {"onnx": make_onnx_bundle, "sklearn": make_sklearn_bundle, "torch": make_torch_bundle}
+JUDGES: dict[str, list[dict[str, Any]]] = {
+    "error_rate": [{}, {"at_most": 0.2, "min_requests": 1}],
+    "latency": [{"p99_ms": 40.0}, {"times_incumbent": 2.0}, {"p99_ms": 30.0, "times_incumbent": 1.5}],
+    "memory": [{}, {"grow_mb": 50.0, "min_requests": 1}],
+    "output_drift": [{}, {"at_most": 0.3, "min_rows": 10}],
+    "disagreement": [{}, {"at_most": 0.01, "tolerance": 0.0}],
+    "quality": [{}, {"drop": 0.2, "min_labels": 10}],
+}
+"""Options to try each judge with; a judge that is missing here fails its test."""
+JUDGES_NONSENSE: dict[str, list[dict[str, Any]]] = {
+    "error_rate": [{"at_most": 0.0}, {"min_requests": 0}],
+    "latency": [{}, {"p99_ms": 0.0}, {"times_incumbent": 1.0}, {"p99_ms": 1.0, "min_requests": 0}],
+    "memory": [{"grow_mb": 0.0}, {"min_requests": 0}],
+    "output_drift": [{"at_most": 1.0}, {"min_rows": 0}],
+    "disagreement": [{"at_most": -0.1}, {"tolerance": -1.0}, {"min_rows": 0}],
+    "quality": [{"drop": 0.0}, {"min_labels": 0}],
+}
+BUNDLES = {
+    "onnx": make_onnx_bundle,
+    "sklearn": make_sklearn_bundle,
+    "torch": make_torch_bundle,
+    "pyfunc": served_models.numbers,
+}
 
 
 @pytest.mark.parametrize(("kind", "name"), EXTENSIONS)
@@ -119,6 +142,20 @@ def test_gate_is_pure_and_survives_every_subject(name: str) -> None:
 )
 def test_gate_refuses_nonsense_by_the_name_of_the_option(name: str, options: dict[str, Any]) -> None:
     checks.check_options_refused(catalog.find("gate", name), **options)
+
+
+@pytest.mark.parametrize("name", catalog.names("judge"))
+def test_judge_is_pure_survives_every_fact_and_waits_for_what_it_needs(name: str) -> None:
+    assert JUDGES.get(name), f"give options to try the judge {name} with"
+    for options in JUDGES[name]:
+        checks.check_judge(catalog.find("judge", name)(**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name, many in JUDGES_NONSENSE.items() for options in many]
+)
+def test_judge_refuses_nonsense_by_the_name_of_the_option(name: str, options: dict[str, Any]) -> None:
+    checks.check_options_refused(catalog.find("judge", name), **options)
 
 
 @pytest.mark.parametrize("name", catalog.names("runtime"))

@@ -11,8 +11,8 @@ import pytest
 
 from mlplatform.errors import ChildFailed
 from mlplatform.evaluation.evaluator import ChildEvaluator
-from mlplatform.evaluation.sandbox import Limits
 from mlplatform.ports.evaluation import Evaluator
+from mlplatform.sandbox import Limits
 from mlplatform.stats.batch import Columns, Outputs
 from mlplatform.testing.bundles import make_log_bundle, make_onnx_bundle
 from mlplatform.testing.fakes.evaluation import FakeEvaluator

@@ -14,7 +14,7 @@ import pytest
 
 from mlplatform.data.observations import FolderObservations
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports.data import Ingested, Labelled, Observations
+from mlplatform.ports.data import Ingested, Labelled, Observations, Retention
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.recorder import write_block
 from mlplatform.testing.fakes.data import FakeObservations
@@ -91,6 +91,30 @@ def test_an_endpoint_that_never_answered_is_empty(place: Place) -> None:
     assert place.observations.span("shop", None) is None
     assert place.observations.span("shop", "at") is None
     assert place.observations.pending("shop") == 0
+
+
+def test_a_shadows_answers_have_the_live_ones_ids_and_are_read_apart(place: Place) -> None:
+    live = block(3)
+    place.capture(live)
+    shadow = {**live, "arm": np.full(3, "shadow"), "version": np.full(3, 2, np.int32)}
+    place.capture({**shadow, "prediction": 1 - live["prediction"]})
+    place.observations.ingest("shop")
+    place.observations.label("shop", ids_of(live), np.array([1, 1, 1]))
+    given, beside = place.observations.read("shop"), place.observations.read("shop", shadow=True)
+    assert (given.versions.tolist(), beside.versions.tolist()) == ([1, 1, 1], [2, 2, 2])
+    assert given.ids.tolist() == beside.ids.tolist()
+    assert beside.truth.tolist() == given.truth.tolist() == [1, 1, 1]
+
+
+def test_rows_of_one_model_are_read_where_several_answer(place: Place) -> None:
+    place.capture(block(2))
+    other = block(3, first=2, **{"in:y": np.zeros(3)})
+    place.capture({**other, "model": np.full(3, "fraud")})
+    place.observations.ingest("shop")
+    assert place.observations.read("shop").rows == 5
+    mine, theirs = (place.observations.read("shop", model=name) for name in ("shop", "fraud"))
+    assert (mine.columns["x"].tolist(), theirs.columns["x"].tolist()) == ([0, 1], [2, 3, 4])
+    assert (sorted(mine.columns), sorted(theirs.columns)) == (["x"], ["x", "y"])
 
 
 def test_captured_rows_are_seen_once_ingested_and_only_once(place: Place) -> None:
@@ -337,6 +361,18 @@ def test_a_copy_takes_in_what_waits_and_leaves_no_trace(place: Place, tmp_path: 
     assert place.observations.read("shop", labelled=True).rows == 0
     assert place.observations.ingest("shop") == Ingested(1, 2, 0)
     assert place.observations.read("shop").rows == 5
+
+
+def test_rows_that_are_too_old_go_with_their_labels(place: Place) -> None:
+    old, new = block(2), block(2, first=24 * 60)
+    for some in (old, new):
+        place.capture(some)
+        place.observations.ingest("shop")
+        place.observations.label("shop", ids_of(some), np.array([1, 0]))
+    assert place.observations.ingest("shop", Retention(since=minutes(60))).expired == 2
+    seen = place.observations.read("shop")
+    assert (seen.columns["x"].tolist(), seen.truth.tolist()) == ([24 * 60, 24 * 60 + 1], [1, 0])
+    assert place.observations.ingest("shop", Retention(since=minutes(60))) == Ingested(0, 0, 0)
 
 
 def test_a_copy_of_nothing_is_empty(place: Place, tmp_path: Path) -> None:

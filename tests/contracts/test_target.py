@@ -1,13 +1,15 @@
-"""Port Target: the fake and a real process keep the same promises."""
+"""Port Target: the fake, a real process and a real container keep the same promises."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlplatform.errors import ServerDidNotStart
+from mlplatform.plugins.targets.docker import DockerTarget
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec, Target
 from mlplatform.testing.fakes.serving import FakeTarget
@@ -15,9 +17,12 @@ from mlplatform.testing.fakes.serving import FakeTarget
 pytestmark = pytest.mark.xdist_group("processes")
 
 
-@pytest.fixture(params=["fake", "local"])
+KINDS = {"fake": FakeTarget, "local": LocalTarget, "docker": DockerTarget}
+
+
+@pytest.fixture(params=["fake", "local", pytest.param("docker", marks=pytest.mark.docker)])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    target: Target = FakeTarget() if request.param == "fake" else LocalTarget()
+    target: Target = KINDS[request.param]()
     yield target
     target.stop(tmp_path / "churn")
 
@@ -61,6 +66,15 @@ def test_a_server_that_is_started_again_keeps_its_port(target: Target, spec: Ser
     port = target.apply(spec).port
     target.stop(spec.folder)
     assert target.apply(spec).port == port
+
+
+def test_a_server_that_is_laxer_than_desired_is_started_again_and_a_stricter_one_is_left(
+    target: Target, spec: ServerSpec
+) -> None:
+    lax = target.apply(spec)
+    strict = target.apply(replace(spec, auth=True))
+    assert (lax.auth, strict.auth, strict.port) == (False, True, lax.port)
+    assert target.status(spec.folder) == strict == target.apply(spec)
 
 
 def test_a_server_that_cannot_start_is_an_error_that_says_why(target: Target, tmp_path: Path) -> None:

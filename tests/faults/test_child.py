@@ -17,7 +17,7 @@ from mlplatform.domain.bundle import Column, Task
 from mlplatform.errors import ChildFailed, Refused, UsageError
 from mlplatform.evaluation.evaluator import ChildEvaluator
 from mlplatform.evaluation.process import Child
-from mlplatform.evaluation.sandbox import Limits
+from mlplatform.sandbox import Limits
 from mlplatform.testing.bundles import make_onnx_bundle
 from mlplatform.testing.native import write_bundle
 
@@ -145,7 +145,7 @@ def test_the_sandbox_takes_what_it_says(tmp_path: Path) -> None:
     probe.write_text(
         "import json, os, socket, subprocess, sys\n"
         "from pathlib import Path\n"
-        "from mlplatform.evaluation.sandbox import Limits, enter\n"
+        "from mlplatform.sandbox import Limits, enter\n"
         "folder, port = Path(sys.argv[1]), int(sys.argv[2])\n"
         "given_up = enter(folder / 'own', Limits(seconds=5, memory_bytes=2**31, open_files=32))\n"
         "def works(act):\n"

@@ -34,11 +34,18 @@ LABEL = ("label", MODEL, "labels.csv")
 RECONCILE = ("reconcile", MODEL)
 GC = ("gc",)
 KEEP_NOTHING = '\n[gc]\nkeep = "0s"\nkeep_versions = 0\n'
+STEPS = """
+[stages.production.rollout]
+steps = ["10%:1h", "100%"]
+judge = [{ use = "error_rate", at_most = 0.01 }]
+"""
 RECORD = '\n[reconcile]\noutside_moves = "record"\n'
 
 REGISTERED = {**PLACES, 6: "CANDIDATE"}
 PROMOTED = {**PLACES, 4: "staging", 3: "RETIRED"}
 DEPLOYED = {**PLACES, 3: "production", 2: "STANDBY", 1: "RETIRED"}
+BESIDE = PLACES
+"""Version 3 stays in staging while it gets a share of production's requests."""
 ROLLED_BACK = {**PLACES, 1: "production", 2: "ROLLED_BACK"}
 REJECTED = {**PLACES, 4: "REJECTED"}
 
@@ -61,6 +68,8 @@ class Case:
     """Whether a server runs when all is over."""
     policy: str = ""
     """What is added to the policy."""
+    share: float = 0.0
+    """Of the requests that version 3 gets beside the one in production."""
     then: tuple[str, ...] = ()
     """The next command, where only this one settles it."""
 
@@ -90,6 +99,13 @@ CASES = {
     "deploy:recorded": Case(TO_PRODUCTION, DEPLOYED, serves=True),
     "deploy:warm": Case(TO_PRODUCTION, DEPLOYED, serves=True),
     "deploy:shifted": Case(TO_PRODUCTION, DEPLOYED, serves=True),
+    "deploy:noted": Case(TO_PRODUCTION, DEPLOYED, serves=True),
+    "deploy:warm/steps": Case(TO_PRODUCTION, BESIDE, serves=True, policy=STEPS, share=0.1),
+    "deploy:shifted/steps": Case(TO_PRODUCTION, BESIDE, serves=True, policy=STEPS, share=0.1),
+    "deploy:noted/steps": Case(TO_PRODUCTION, BESIDE, serves=True, policy=STEPS, share=0.1),
+    "rollback:intent/steps": Case(ROLLBACK, BESIDE, TO_PRODUCTION, serves=True, policy=STEPS),
+    "rollback:shifted/steps": Case(ROLLBACK, BESIDE, TO_PRODUCTION, serves=True, policy=STEPS),
+    "rollback:committed/steps": Case(ROLLBACK, BESIDE, TO_PRODUCTION, serves=True, policy=STEPS),
     "deploy:committed": Case(TO_PRODUCTION, DEPLOYED, serves=True),
     "deploy:taken_back": Case(
         BROKEN_TO_PRODUCTION, {**PLACES, 5: "staging", 3: "RETIRED"}, BROKEN_TO_STAGING, serves=True
@@ -131,7 +147,7 @@ def test_the_next_command_finds_it_done_or_undone(name: str, place: Place) -> No
     kill(place, failpoint(name), *case.command)
     on_sqlite = place.environment["MLPLATFORM_DATABASE_URL"].startswith("sqlite")
     place.done(*(case.then or (RECONCILE if on_sqlite else GC)))
-    assert_whole(place, case.places, run_left=case.serves)
+    assert_whole(place, case.places, run_left=case.serves, share=case.share)
     with place.opened() as platform:
         kinds = [entry.draft.kind for entry in platform.world.ledger.entries(MODEL)]
         assert kinds.count(Kind.APPROVED) == case.approvals

@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlplatform
 from mlplatform.errors import ServerDidNotStart, WorldError
-from mlplatform.ports.extensions import ServerSpec, ServerState
+from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 
 POLL_SECONDS = 0.02
 KEPT_VARIABLES = (
@@ -50,26 +51,29 @@ class LocalTarget:
     stop_seconds: float = 30.0
 
     def apply(self, desired: ServerSpec) -> ServerState:
-        """Start the server, or leave it when it runs already; returns once it answers `/ping`.
+        """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that runs without
+        tokens or TLS that are desired by now is started again.
 
         Raises ServerDidNotStart with the last line of its log.
         """
         folder = desired.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if self.status(folder).is_laxer_than(desired):
+                self.stop(folder)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:
             raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
         deadline = time.monotonic() + self.start_seconds
-        while not ((state := self.status(folder)).running and _answers(state)):
+        while not ((state := self.status(folder)).running and answers(state, desired.tls)):
             if process is not None and process.poll() is not None:
                 # Two started it at the same time: the other's is the one that runs.
-                if not _lock_held(folder):
-                    raise _did_not_start(desired, f"it ended with {process.returncode}: {_last_line(folder)}")
+                if not lock_held(folder):
+                    raise _did_not_start(desired, f"it ended with {process.returncode}: {last_line(folder)}")
                 process = None
             if time.monotonic() > deadline:
                 raise _did_not_start(
-                    desired, f"it does not answer after {self.start_seconds:.0f} s: {_last_line(folder)}"
+                    desired, f"it does not answer after {self.start_seconds:.0f} s: {last_line(folder)}"
                 )
             time.sleep(POLL_SECONDS)
         (folder / "port").write_text(str(state.port))
@@ -78,15 +82,17 @@ class LocalTarget:
     def status(self, folder: Path) -> ServerState:
         """What runs in a folder; not running when nobody holds its lock."""
         found = _announced(folder)
-        if not found or not _lock_held(folder) or found["pid"] != _lock_pid(folder):
+        if not found or not lock_held(folder) or found["pid"] != _lock_pid(folder):
             return ServerState(folder.name, running=False)
-        return ServerState(folder.name, True, str(found["host"]), int(found["port"]), int(found["pid"]))
+        host, port, pid = str(found["host"]), int(found["port"]), int(found["pid"])
+        guards = found.get("auth") is True, found.get("tls") is True
+        return ServerState(folder.name, True, host, port, pid, *guards)
 
     def stop(self, folder: Path) -> None:
         """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
         there is none."""
         pid = _lock_pid(folder)
-        if pid and _lock_held(folder):
+        if pid and lock_held(folder):
             self._end(pid, folder)
         _forget(folder)
         _collect()
@@ -117,8 +123,9 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         "--folder",
         str(desired.folder.absolute()),
     ]
-    port = str(desired.port or _port_before(desired))
+    port = str(desired.port or port_before(desired))
     command += ["--host", desired.host, "--port", port, "--workers", str(desired.workers)]
+    command += behaviour(desired)
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -126,14 +133,23 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd=desired.folder,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
         )
     _children[process.pid] = process
     return process
 
 
-def _port_before(desired: ServerSpec) -> int:
+def behaviour(desired: ServerSpec) -> list[str]:
+    """What a server demands and tells, in the words of its command line."""
+    words = ["--auth" if desired.auth else "--no-auth", "--log-style", "json"]
+    words += [*desired.limits.words(), *["--access-log"] * desired.access_log]
+    if desired.tls is not None:
+        words += ["--tls-cert", str(desired.tls.cert), "--tls-key", str(desired.tls.key)]
+    return words + ["--behind-proxy"] * desired.behind_proxy
+
+
+def port_before(desired: ServerSpec) -> int:
     """The port of the server before, so that clients find the next one; 0 when there was none or it is taken."""
     try:
         port = int((desired.folder / "port").read_text())
@@ -145,16 +161,27 @@ def _port_before(desired: ServerSpec) -> int:
     return port
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    kept.update({name: value for name, value in os.environ.items() if name.startswith("LC_")})
+    passed = ("LC_", "OTEL_")  # a collector's address and headers are the server's own
+    kept.update({name: value for name, value in os.environ.items() if name.startswith(passed)})
     root = str(Path(mlplatform.__file__).parent.parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
 
 
-def _answers(state: ServerState) -> bool:
-    connection = http.client.HTTPConnection(state.host, state.port, timeout=5)
+def answers(state: ServerState, tls: TlsFiles | None) -> bool:
+    """Whether a server is there, and with TLS whether it shows exactly our certificate."""
+    host, port = urlsplit(state.url).hostname or "", state.port
+    connection: http.client.HTTPConnection
+    try:
+        if tls is None:
+            connection = http.client.HTTPConnection(host, port, timeout=5)
+        else:
+            pinned = replace(tls, ca=None).client_context()
+            connection = http.client.HTTPSConnection(host, port, timeout=5, context=pinned)
+    except OSError:
+        return False
     try:
         connection.request("GET", "/ping")
         return connection.getresponse().status == 200
@@ -172,9 +199,10 @@ def _announced(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _lock_held(folder: Path) -> bool:
+def lock_held(folder: Path, name: str = "server.lock") -> bool:
+    """Whether a server runs there, in a container or not."""
     try:
-        with (folder / "server.lock").open() as lock:
+        with (folder / name).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -209,7 +237,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 def _wait_gone(folder: Path, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while _lock_held(folder) or _workers_left(folder):
+    while lock_held(folder) or _workers_left(folder):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
@@ -237,9 +265,13 @@ def _did_not_start(desired: ServerSpec, cause: str) -> ServerDidNotStart:
     return ServerDidNotStart(endpoint=desired.endpoint, cause=cause, log=desired.folder / "server.log")
 
 
-def _last_line(folder: Path) -> str:
+def last_line(folder: Path) -> str:
     try:
         lines = (folder / "server.log").read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line for line in reversed(lines) if line.strip()), "")[:500]
+    line = next((line for line in reversed(lines) if line.strip()), "")
+    try:
+        return str(json.loads(line)["message"])[:500]
+    except (ValueError, KeyError, TypeError):  # a library's, or the interpreter's
+        return line[:500]

@@ -17,6 +17,11 @@ def export(parent: Any, manifest: Manifest, path: Path) -> dict[str, Any]:
     """Write the graph of a loaded program; the ONNX runtime's options. Raises Refused."""
     import torch
 
+    if any(column.shape for column in manifest.inputs) or parent.takes_columns:
+        raise Refused(
+            what="the program takes tensors of its own, not one matrix of columns",
+            hint="Export it to ONNX where it is trained, and log that; or serve the program natively.",
+        )
     program = _flat_program(parent, len(manifest.inputs))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -1,12 +1,14 @@
 """`/invocations` bodies as MLflow's own model server takes and answers them.
 
 JSON with one of `dataframe_split`, `dataframe_records`, `instances`, `inputs` (rows, records, or one list a
-column), or CSV with a header. A body of plain numbers is decoded by a parser that is typed by the signature;
-everything else, and everything that is wrong, takes the careful way, which can tell what is wrong.
+column; tensors nested as their shape, bytes in base64), or CSV with a header. A body of plain numbers is decoded by a
+parser that is typed by the signature; everything else, and everything that is wrong, takes the careful way, which can
+tell what is wrong.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import math
@@ -50,10 +52,13 @@ class InvocationCodec:
 
     def encode(self, wanted: None, outputs: Outputs, request_id: str) -> tuple[bytes, int]:
         """The answer, as MLflow's server writes it."""
-        predictions = outputs.predictions
-        if predictions.dtype.kind in "Mm":
-            predictions = predictions.astype(str)
-        return _encode({"predictions": predictions.tolist()}), 0
+        if outputs.form == "list":
+            return _encode({"predictions": _listed(outputs.predictions)}), 0
+        named = {name: _listed(values) for name, values in outputs.named().items()}
+        if outputs.form == "dict":
+            return _encode({"predictions": named}), 0
+        rows = zip(*named.values(), strict=True)
+        return _encode({"predictions": [dict(zip(named, row, strict=True)) for row in rows]}), 0
 
     def _quick(self, body: bytes) -> Rows | None:
         if self._typed is None:
@@ -130,9 +135,12 @@ class InvocationCodec:
             isinstance(index, list) and isinstance(data, list) and len(index) == len(data)
         ):
             raise Problem("field 'dataframe_split': expected 'index' as a list with an entry for each row")
-        if not isinstance(split["columns"], list):
-            raise Problem(f"field 'columns': expected a list of names, got {kind_of(split['columns'])}")
-        return self._rows.rows(data, split["columns"])
+        columns, only = split["columns"], self._rows.only
+        if not isinstance(columns, list):
+            raise Problem(f"field 'columns': expected a list of names, got {kind_of(columns)}")
+        if only and only.shape == (len(columns),) and only.name not in columns:
+            return self._rows.rows(data)  # as MLflow: a table for a model that takes one matrix
+        return self._rows.rows(data, columns)
 
     def _csv(self, body: bytes) -> Rows:
         try:
@@ -148,6 +156,16 @@ class InvocationCodec:
                 raise Problem(f"row {i} has {len(line)} values, expected {len(header)} as in the header")
         rows = [[_csv_value(dtypes.get(n), v) for n, v in zip(header, line, strict=True)] for line in lines]
         return self._rows.rows(rows, header)
+
+
+def _listed(values: Array) -> list[Any]:
+    if values.dtype.kind in "Mm":
+        values = values.astype(str)
+    listed: list[Any] = values.tolist()
+    if values.dtype != object:
+        return listed
+    # MLflow's own way with bytes, line breaks included.
+    return [base64.encodebytes(v).decode() if type(v) is bytes else v for v in listed]
 
 
 def media_type(content_type: bytes) -> str:
@@ -187,7 +205,7 @@ def _csv_value(column: Column | None, text: str) -> Any:
     """What a field means in its column; what cannot be read stays text, and is refused with its place."""
     if text == "":
         return None
-    if column is None or column.dtype in ("string", "datetime"):
+    if column is None or column.dtype in ("string", "datetime", "binary"):
         return text
     if column.dtype == "boolean":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)

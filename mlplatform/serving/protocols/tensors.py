@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlplatform.domain.bundle import Column
 from mlplatform.serving.problems import Problem
 from mlplatform.serving.values import kind_of
 from mlplatform.stats.batch import Array
@@ -36,11 +40,14 @@ COLUMN_DATATYPES = {
     "float": "FP32",
     "double": "FP64",
     "string": "BYTES",
+    "binary": "BYTES",
     "datetime": "BYTES",
+    "float16": "FP16",
+    **{name: name.upper() for name in ("int8", "int16", "uint8", "uint16", "uint32", "uint64")},
 }
 """How a column of a signature is announced; a column of numbers takes every datatype of numbers."""
 Values = Array | list[Any]
-"""Numbers and booleans as an array; text as a list, where None is a missing value."""
+"""Numbers and booleans as an array; text as a list, where None is a missing value, or as the bytes that came."""
 
 
 class Described(NamedTuple):
@@ -63,16 +70,31 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     values: Values
 
-    def column(self) -> Values:
-        """The values of one column; the shape is [rows] or [rows, 1]."""
-        return self.values.reshape(-1) if isinstance(self.values, np.ndarray) else self.values
+    def column(self, column: Column | None) -> Values:
+        """The values of one column; the shape is [rows] or [rows, 1], or the tensor's own."""
+        values = self.values
+        if isinstance(values, np.ndarray):
+            return values if column is not None and column.shape else values.reshape(-1)
+        if column is None or column.dtype != "binary":
+            values = [self._text(i, value) for i, value in enumerate(values)]
+        return _nested(values, self.shape) if column is not None and column.shape else values
+
+    def _text(self, i: int, value: Any) -> Any:
+        if type(value) is not bytes:
+            return value
+        try:
+            return str(value, "utf-8")
+        except UnicodeDecodeError as error:
+            raise Problem(
+                f"input {self.name!r}, element {i}: expected UTF-8, byte {error.start} is none"
+            ) from None
 
 
 def from_bytes(given: Described, raw: memoryview) -> Tensor:
     """The binary form. Problem when the bytes are not those of the shape."""
     name, datatype, shape = given.name, given.datatype, given.shape
     if datatype == "BYTES":
-        return Tensor(name, datatype, shape, _texts(given, raw))
+        return Tensor(name, datatype, shape, _strings(given, raw))
     wanted = given.elements * _DTYPES[datatype].itemsize
     if len(raw) != wanted:
         raise Problem(
@@ -110,17 +132,17 @@ def from_json(given: Described, data: Any) -> Tensor:
 
 
 def to_json(values: Array) -> list[Any]:
-    """All values, row by row."""
+    """All values, row by row; bytes in base64."""
     listed: list[Any] = as_sent(values).ravel().tolist()
-    return listed
+    return list(map(_in_json, listed)) if values.dtype == object else listed
 
 
 def to_bytes(values: Array) -> bytes:
-    """The binary form; texts are four bytes with their length and UTF-8."""
+    """The binary form; texts are four bytes with their length and UTF-8, bytes likewise."""
     values = as_sent(values)
     if values.dtype.kind not in "OU":
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-    encoded = [str(value).encode() for value in values.ravel().tolist()]
+    encoded = [_in_bytes(value) for value in values.ravel().tolist()]
     return b"".join(part for text in encoded for part in (len(text).to_bytes(4, "little"), text))
 
 
@@ -129,13 +151,23 @@ def as_sent(values: Array) -> Array:
     return values.astype(str) if values.dtype.kind in "Mm" else values
 
 
+def _in_json(value: Any) -> Any:
+    return base64.b64encode(value).decode() if type(value) is bytes else value
+
+
+def _in_bytes(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    return json.dumps(value).encode() if isinstance(value, (dict, list)) else str(value).encode()
+
+
 def datatype_of(values: Array) -> str:
     if found := _NAMES.get(values.dtype):
         return found
     return "BYTES" if values.dtype.kind in "OUSMm" else _NAMES[values.dtype.newbyteorder("=")]
 
 
-def _texts(given: Described, raw: memoryview) -> list[Any]:
+def _strings(given: Described, raw: memoryview) -> list[Any]:
     out: list[Any] = []
     at, end = 0, len(raw)
     for i in range(min(given.elements, end // 4)):
@@ -145,12 +177,7 @@ def _texts(given: Described, raw: memoryview) -> list[Any]:
             raise Problem(
                 f"input {given.name!r}, element {i}: {size} bytes are announced, {end - at} are there"
             )
-        try:
-            out.append(str(raw[at : at + size], "utf-8"))
-        except UnicodeDecodeError as error:
-            raise Problem(
-                f"input {given.name!r}, element {i}: expected UTF-8, byte {error.start} is none"
-            ) from None
+        out.append(bytes(raw[at : at + size]))
         at += size
     if len(out) != given.elements or at != end:
         raise Problem(
@@ -160,21 +187,30 @@ def _texts(given: Described, raw: memoryview) -> list[Any]:
     return out
 
 
+def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
+    for width in reversed(shape[1:]):
+        flat = [flat[i : i + width] for i in range(0, len(flat), width)] if width else flat
+    return flat
+
+
 def _flat(given: Described, data: Any) -> list[Any]:
     if not isinstance(data, list):
         raise Problem(f"input {given.name!r}: expected 'data' as a list, got {kind_of(data)}")
     if len(given.shape) < 2 or not any(isinstance(row, list) for row in data):
         return data
-    rows, width = given.shape
-    if len(data) != rows:
-        raise Problem(f"input {given.name!r}: expected {rows} rows of data, got {len(data)}")
-    out: list[Any] = []
-    for i, row in enumerate(data):
-        if not isinstance(row, list) or len(row) != width:
-            found = f"{len(row)}" if isinstance(row, list) else kind_of(row)
-            raise Problem(f"input {given.name!r}, row {i}: expected a list of {width} values, got {found}")
-        out += row
-    return out
+    if len(data) != given.shape[0]:
+        raise Problem(f"input {given.name!r}: expected {given.shape[0]} rows of data, got {len(data)}")
+    flat, rows = data, len(data)
+    for width in given.shape[1:]:
+        for i, part in enumerate(flat):
+            if not isinstance(part, list) or len(part) != width:
+                found = f"{len(part)}" if isinstance(part, list) else kind_of(part)
+                row = i * rows // len(flat)
+                raise Problem(
+                    f"input {given.name!r}, row {row}: expected a list of {width} values, got {found}"
+                )
+        flat = list(chain.from_iterable(flat))
+    return flat
 
 
 def _numbers(given: Described, flat: list[Any], kinds: set[type]) -> Array:

@@ -1,9 +1,10 @@
 """`/v2/models/.../infer`: the Open Inference Protocol with the binary tensor extension.
 
-One input a column, of shape [rows] or [rows, 1]; or one input [rows, columns] in the signature's order, where all
-columns are numbers. With `Inference-Header-Content-Length` that many bytes of the body are JSON, and the
-tensors that have a `binary_data_size` follow in their order. Outputs: `predictions` and, where the model
-has them, `scores`. Parameters and fields that are not of the protocol are left alone, as it asks for.
+One input a column, of shape [rows] or [rows, 1], or [rows, ...] where the column is a tensor; or one input
+[rows, columns] in the signature's order, where all columns are numbers. Bytes are base64 in JSON. With
+`Inference-Header-Content-Length` that many bytes of the body are JSON, and the tensors that have a `binary_data_size`
+follow in their order. Outputs: `predictions` and, where the model has them, `scores`; a model with outputs of its own
+names keeps those. Parameters and fields that are not of the protocol are left alone, as it asks for.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class InferCodec:
     def __init__(self, rows: RowDecoder, model: str, version: str) -> None:
         self._rows = rows
         self._model, self._version = model, version
+        self._columns = {column.name: column for column in rows.inputs}
         self._known: dict[bytes, Request] = {}
 
     def decode(self, call: Call) -> tuple[Rows, Wanted]:
@@ -92,10 +94,12 @@ class InferCodec:
             return self._matrix(given[0])
         for tensor in given:
             self._check_column(tensor)
-        return self._rows.columns({tensor.name: tensor.column() for tensor in given})
+        columns = self._columns
+        return self._rows.columns({t.name: t.column(columns.get(t.name)) for t in given})
 
     def _is_matrix(self, tensor: Tensor) -> bool:
-        if len(tensor.shape) != 2:
+        only = self._rows.only
+        if len(tensor.shape) != 2 or (only and only.shape):
             return False
         return tensor.shape[1] != 1 or (tensor.name not in self._rows.names and len(self._rows.names) == 1)
 
@@ -113,12 +117,19 @@ class InferCodec:
         return self._rows.typed_matrix(tensor.values)
 
     def _check_column(self, tensor: Tensor) -> None:
-        if len(tensor.shape) == 2 and tensor.shape[1] != 1:
+        column = self._columns.get(tensor.name)
+        if column is not None and column.shape:
+            wanted = [-1, *column.shape]
+            fits = len(tensor.shape) == len(wanted)
+            if not fits or any(w not in (-1, n) for w, n in zip(wanted, tensor.shape, strict=True)):
+                raise Problem(
+                    f"input {tensor.name!r}: expected shape {wanted} with the rows first, got {list(tensor.shape)}"
+                )
+        elif tensor.shape[1:] not in ((), (1,)):
             raise Problem(
                 f"input {tensor.name!r}: expected shape [rows] or [rows, 1] for one of several inputs,"
                 f" got {list(tensor.shape)}"
             )
-        column = next((c for c in self._rows.inputs if c.name == tensor.name), None)
         if column is not None and tensor.datatype not in datatypes(column):
             expected = ", ".join(datatypes(column))
             raise Problem(f"input {tensor.name!r}: expected datatype {expected}, got {tensor.datatype}")
@@ -157,9 +168,7 @@ def _tensors(inputs: Sequence[Given], buffers: memoryview) -> list[Tensor]:
 
 
 def _chosen(outputs: Outputs, wanted: Wanted) -> list[tuple[str, Array, bool]]:
-    there = {"predictions": outputs.predictions}
-    if outputs.scores is not None:
-        there["scores"] = outputs.scores
+    there = outputs.named()
     if not wanted.outputs:
         return [(name, values, wanted.binary) for name, values in there.items()]
     for name, _ in wanted.outputs:

@@ -13,6 +13,7 @@ from mlplatform.serving.protocols.tensors import Described
 from mlplatform.serving.values import kind_of
 
 MAX_ROWS = 2**31
+MAX_RANK = 8
 MAX_INPUTS = 10_000
 
 
@@ -124,9 +125,13 @@ def _given(i: int, item: Any) -> Given:
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
     whole = isinstance(shape, list) and all(type(n) is int for n in shape)
-    if not whole or not 1 <= len(shape) <= 2 or not all(0 <= n < MAX_ROWS for n in shape):
+    if not whole or not 1 <= len(shape) <= MAX_RANK or not all(0 <= n < MAX_ROWS for n in shape):
         shown = str(shape)[:60] if whole else _seen(shape)
-        raise Problem(f"input {name!r}: expected 'shape' as [rows] or [rows, columns], got {shown}")
+        raise Problem(
+            f"input {name!r}: expected 'shape' as [rows], [rows, columns] or that of the tensor, got {shown}"
+        )
+    if len(shape) > 2 and not all(shape):  # as an array its other lengths may be more than NumPy can count
+        raise Problem(f"input {name!r}: shape {str(shape)[:60]} holds no values")
     return tuple(shape)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mlplatform.domain.bundle import Column
+from mlplatform.domain.counts import SHADOW
 from mlplatform.errors import UnknownName, UnreadableTable, UsageError
-from mlplatform.ports.data import Ingested, Labelled, Observed
+from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Retention
 from mlplatform.stats import digests
 from mlplatform.stats.batch import Array, Columns
 from mlplatform.stats.spec import is_null
@@ -49,6 +50,8 @@ class FakeTables:
 class _Row:
     id: str
     time_us: int
+    model: str
+    arm: str
     version: int
     columns: Mapping[str, Any]
     prediction: Any
@@ -76,7 +79,8 @@ class FakeObservations:
     def post(self, endpoint: str, ids: Sequence[str], truth: Sequence[Any]) -> None:
         self._at(endpoint).inbox.extend(zip(ids, truth, strict=True))
 
-    def ingest(self, endpoint: str) -> Ingested:
+    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
+        """What is in memory takes no space: only age counts."""
         place = self._at(endpoint)
         rows = [row for block in place.blocks for row in _rows(block)]
         blocks = len(place.blocks)
@@ -86,7 +90,7 @@ class FakeObservations:
         place.inbox.clear()
         if posted:
             self.label(endpoint, np.array([i for i, _ in posted], object), _objects([t for _, t in posted]))
-        return Ingested(blocks, len(rows), 0)
+        return Ingested(blocks, len(rows), 0, _expire(place, keep.since))
 
     def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
         if len(ids) != len(truth):
@@ -116,13 +120,16 @@ class FakeObservations:
         end: datetime | None = None,
         time: str | None = None,
         labelled: bool = False,
+        model: str = "",
+        shadow: bool = False,
     ) -> Observed:
         place = self._at(endpoint)
         _check_time(place.rows, time)
         low = -np.inf if start is None else _us(start)
         high = np.inf if end is None else _us(end)
         chosen = [(_event_us(row, time), row) for row in place.rows]
-        chosen = [(us, row) for us, row in chosen if low <= us < high]
+        chosen = [(us, row) for us, row in chosen if low <= us < high and model in ("", row.model)]
+        chosen = [(us, row) for us, row in chosen if (row.arm == SHADOW) == shadow]
         if labelled:
             chosen = [(us, row) for us, row in chosen if row.id in place.labels]
         chosen.sort(key=lambda pair: pair[0])
@@ -142,6 +149,13 @@ class FakeObservations:
 # ---- helpers
 
 
+def _expire(place: _Endpoint, since: datetime | None) -> int:
+    old = {row.id for row in place.rows if since is not None and row.time_us < _us(since)}
+    place.rows = [row for row in place.rows if row.id not in old]
+    place.labels = {name: label for name, label in place.labels.items() if name not in old}
+    return len(old)
+
+
 def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
     columns: dict[str, Array] = {}
     for prefix in ("ctx:", "in:"):
@@ -153,8 +167,10 @@ def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
         scores = block["scores"][i] if "scores" in block else None
         request = bytes(block["request"][i]).decode()
         name = f"{request}/{int(block['row'][i])}"
+        model, version = str(block["model"][i]), int(block["version"][i])
+        arm = str(block["arm"][i]) if "arm" in block else ""
         yield _Row(
-            name, int(block["time_us"][i]), int(block["version"][i]), values, block["prediction"][i], scores
+            name, int(block["time_us"][i]), model, arm, version, values, block["prediction"][i], scores
         )
 
 

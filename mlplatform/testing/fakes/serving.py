@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mlplatform.domain.access import AccessList, Grant
+from mlplatform.domain.counts import Counted
 from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, UsageError
 from mlplatform.ports.extensions import ServerSpec, ServerState
@@ -23,8 +26,11 @@ class FakeDocuments:
     follows: bool = True
     refuses: str = ""
     """Why the worker rejects the next document; it takes none until this is empty again."""
+    counters: dict[str, Counted] = field(default_factory=dict)
+    """What workers would have counted, by endpoint."""
     published: list[Routes] = field(default_factory=list)
     _routes: dict[str, Routes] = field(default_factory=dict)
+    _access: dict[str, AccessList] = field(default_factory=dict)
     _workers: dict[str, dict[int, WorkerStatus]] = field(default_factory=dict)
 
     def folder(self, endpoint: str) -> Path:
@@ -33,28 +39,43 @@ class FakeDocuments:
         return self.root / endpoint
 
     def endpoints(self) -> list[str]:
-        return sorted(self._routes)
+        return sorted({*self._routes, *self._access})
 
     def routes(self, endpoint: str) -> Routes | None:
         return self._routes.get(endpoint)
 
-    def publish(self, routes: Routes) -> Routes:
+    def publish(self, routes: Routes, model: str = "") -> Routes:
         self.folder(routes.endpoint)
-        current = self._routes.get(routes.endpoint)
-        published = replace(routes, generation=current.generation + 1 if current else 1)
+        current = self._routes.get(routes.endpoint, Routes(routes.endpoint, 0, ()))
+        models = [*routes.models, *([model] if model else [])]
+        published = current.with_parts(replace(routes, generation=current.generation + 1), models)
         self._routes[routes.endpoint] = published
         self.published.append(published)
         if self.follows:
             self.report(routes.endpoint, self._followed(published))
         return published
 
+    def access(self, endpoint: str) -> AccessList | None:
+        return self._access.get(endpoint)
+
+    def grant(self, endpoint: str, read: Callable[[], tuple[Grant, ...]]) -> AccessList:
+        self.folder(endpoint)
+        known, grants = self._access.get(endpoint), read()
+        if known is None or not known.same_as(grants):
+            known = AccessList(endpoint, known.generation + 1 if known else 1, grants)
+            self._access[endpoint] = known
+        return known
+
     def workers(self, endpoint: str) -> list[WorkerStatus]:
         return list(self._workers.get(endpoint, {}).values())
 
-    def wait_in_effect(self, endpoint: str, generation: int, seconds: float) -> None:
+    def counted(self, endpoint: str) -> Counted:
+        return self.counters.get(endpoint, Counted())
+
+    def wait_in_effect(self, endpoint: str, generation: int, seconds: float, model: str = "") -> None:
         workers = self.workers(endpoint)
-        rejected = [w.error for w in workers if w.generation < generation and w.rejected == generation]
-        behind = [w for w in workers if w.generation < generation]
+        rejected = [why for w in workers if (why := w.refuses(generation, model))]
+        behind = [w for w in workers if w.serves(model) < generation]
         if rejected or behind or not workers:
             cause = (
                 rejected[0] if rejected else "no worker has started" if not workers else "a worker is behind"
@@ -86,14 +107,16 @@ class FakeTarget:
     _ports: dict[Path, int] = field(default_factory=dict)
 
     def apply(self, desired: ServerSpec) -> ServerState:
-        if (state := self._states.get(desired.folder)) is not None:
+        state = self._states.get(desired.folder)
+        if state is not None and not state.is_laxer_than(desired):
             return state
         if self.fails:
             log = desired.folder / "server.log"
             raise ServerDidNotStart(endpoint=desired.endpoint, cause=self.fails, log=log)
         self.started.append(desired)
         port = desired.port or self._ports.setdefault(desired.folder, 40_000 + len(self.started))
-        state = ServerState(desired.endpoint, True, desired.host, port, FAKE_PID)
+        guards = desired.auth, desired.tls is not None
+        state = ServerState(desired.endpoint, True, desired.host, port, FAKE_PID, *guards)
         self._states[desired.folder] = state
         return state
 

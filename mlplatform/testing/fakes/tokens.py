@@ -26,7 +26,10 @@ class FakeTokens:
         return self._kept.get(id)
 
     def all(self) -> list[Token]:
-        return sorted((token for token, _ in self._kept.values()), key=lambda t: (t.created_at, t.id))
+        return [token for token, _ in self.hashed()]
+
+    def hashed(self) -> list[tuple[Token, str]]:
+        return sorted(self._kept.values(), key=lambda kept: (kept[0].created_at, kept[0].id))
 
     def revoke(self, id: str, at: datetime, by: str) -> Token:
         if id not in self._kept:

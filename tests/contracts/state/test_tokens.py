@@ -16,6 +16,7 @@ from mlplatform.testing.clock import START
 
 LATER = START + timedelta(days=1)
 ADA = Token("00000001", "ada", ("risk", "admin"), START, "os:root (unverified)", LATER)
+SHOP = Token("00000002", "shop", (), LATER, "ada", scopes=("predict:churn", "metrics"))
 BOB = Token("00000000", "bob", (), LATER, "ada")
 
 
@@ -26,9 +27,10 @@ def test_a_token_is_found_by_its_id_with_its_hash(state):
 
 
 def test_tokens_are_told_oldest_first(state):
-    for token in (BOB, ADA):
+    for token in (SHOP, BOB, ADA):
         state.tokens.add(token, token.owner)
-    assert state.tokens.all() == [ADA, BOB]
+    assert state.tokens.all() == [ADA, BOB, SHOP]
+    assert state.tokens.hashed() == [(ADA, "ada"), (BOB, "bob"), (SHOP, "shop")]
 
 
 def test_an_id_is_taken_once_and_adding_the_same_again_changes_nothing(state):

@@ -98,7 +98,7 @@ sample = nan
 """
     assert mistakes(write(text)) == [
         "line 3: colour: unknown key; known: capture, compress, data, gc, ladder, model, reconcile, retrain,"
-        " stages, watch",
+        " stages, trust, watch",
         "line 5: data.evaluate.use: unknown value, did you mean 'labelled_window'?",
         'line 5: data.evaluate.max_rows: should be an integer, not "many"',
         "line 6: stages.prodution: unknown stage, did you mean 'production'?",

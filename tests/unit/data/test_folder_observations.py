@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from mlplatform.data import files
 from mlplatform.data.observations import FolderObservations
+from mlplatform.data.times import from_epoch_us
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import HistoryUnusable, UsageError
-from mlplatform.ports.data import Ingested
+from mlplatform.ports.data import Ingested, Retention
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.labels import Inbox
@@ -303,6 +304,47 @@ def test_columns_that_change_their_type_become_text(tmp_path: Path) -> None:
     assert observations(tmp_path).read("shop").columns["code"].tolist() == ["7", "x"]
 
 
+# ---- how long rows stay
+
+
+def test_what_is_too_old_goes_with_its_labels_and_its_files(tmp_path: Path) -> None:
+    old, new = block(3), block(2, 86_400)
+    for some in (old, new):
+        capture(tmp_path, some)
+        observations(tmp_path).ingest("shop")
+        observations(tmp_path).label("shop", ids_of(some), np.ones(len(some["row"])))
+    keep = Retention(since=from_epoch_us(START_US + 1_000_000_000))
+    assert observations(tmp_path).ingest("shop", keep) == Ingested(0, 0, 0, expired=3)
+    assert observations(tmp_path).ingest("shop", keep) == Ingested(0, 0, 0)
+    seen = observations(tmp_path).read("shop")
+    assert (seen.columns["x"].tolist(), seen.truth.tolist()) == ([86_400, 86_401], [1, 1])
+    assert len(list((tmp_path / "shop" / "segments").glob("rows-*.parquet"))) == 1
+    late = observations(tmp_path).label("shop", ids_of(old), np.ones(3))
+    assert late.matched == 0
+
+
+def test_the_oldest_rows_make_room_and_the_newest_stay(tmp_path: Path) -> None:
+    for day in range(4):
+        capture(tmp_path, block(1000, day * 86_400))
+        observations(tmp_path).ingest("shop")
+    files = sorted((tmp_path / "shop" / "segments").glob("rows-*.parquet"))
+    keep = Retention(size_bytes=sum(path.stat().st_size for path in files[2:]))
+    assert observations(tmp_path).ingest("shop", keep).expired == 2000
+    assert observations(tmp_path).read("shop").columns["x"].min() == 2 * 86_400
+    assert observations(tmp_path).ingest("shop", Retention(size_bytes=1)).expired == 1000
+    assert observations(tmp_path).read("shop").rows == 1000
+
+
+def test_labels_do_not_wait_for_rows_that_are_too_old(tmp_path: Path) -> None:
+    old, new = ids_of(block(2)), ids_of(block(1, 86_400))
+    capture(tmp_path, block(1, 86_400 * 2))
+    observations(tmp_path).label("shop", np.array([*old, *new, "theirs/0"], object), np.ones(4))
+    observations(tmp_path).ingest("shop", Retention(since=from_epoch_us(START_US + 1_000_000_000)))
+    assert observations(tmp_path).pending("shop") == 2
+    observations(tmp_path).ingest("shop", Retention(since=from_epoch_us(START_US)))
+    assert observations(tmp_path).pending("shop") == 2
+
+
 # ---- the server's side
 
 
@@ -324,7 +366,6 @@ def test_what_the_server_records_is_read_back(tmp_path: Path) -> None:
     context = {"at": ["2020-01-01T00:00:00Z", None], "tag": [1, 2]}
     request = uuid7()
     recorder = Recorder(tmp_path / "shop" / "capture", metrics)
-    recorder.configure(rule)
     recorder.record(arm, request, Rows(batch, context), outputs, 250)
     recorder.close()
     label = {"id": f"{request}/1", "label": "no"}

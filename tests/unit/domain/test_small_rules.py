@@ -21,7 +21,7 @@ from mlplatform.domain.policy import (
     Use,
     Watch,
 )
-from mlplatform.domain.rollout import LiveFacts, Phase, Rollout, Step, next_in_probation
+from mlplatform.domain.rollout import Phase, ProbationFacts, Rollout, Step, next_in_probation
 from mlplatform.domain.routes import CaptureRule, Route, Routes, WorkerStatus
 from mlplatform.domain.verdict import Finding, Measurement, Verdict, worst
 from mlplatform.domain.version import VersionRef
@@ -93,12 +93,12 @@ PROBATION = Probation(lasts="2h", or_labels=100)
 @pytest.mark.parametrize(
     ("facts", "hours", "step"),
     [
-        (LiveFacts(), 0, Step.WAIT),
-        (LiveFacts(labelled=99), 2.9, Step.WAIT),
-        (LiveFacts(labelled=100), 0, Step.CLOSE),
-        (LiveFacts(), 3, Step.CLOSE),
-        (LiveFacts(breach="worse"), 0, Step.TAKE_BACK),
-        (LiveFacts(labelled=1000, breach="worse"), 9, Step.TAKE_BACK),
+        (ProbationFacts(), 0, Step.WAIT),
+        (ProbationFacts(labelled=99), 2.9, Step.WAIT),
+        (ProbationFacts(labelled=100), 0, Step.CLOSE),
+        (ProbationFacts(), 3, Step.CLOSE),
+        (ProbationFacts(breach="worse"), 0, Step.TAKE_BACK),
+        (ProbationFacts(labelled=1000, breach="worse"), 9, Step.TAKE_BACK),
     ],
 )
 def test_probation_ends_by_time_by_labels_or_by_a_breach(facts, hours, step):

@@ -7,13 +7,16 @@ import pytest
 
 from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
+from mlplatform.domain.policy import Endpoint
 from mlplatform.domain.rollout import Phase, Rollout, Step
-from mlplatform.domain.routes import WorkerStatus
+from mlplatform.domain.routes import Route, Routes, WorkerStatus
 from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
-from mlplatform.flows.deploy import advance, resume
+from mlplatform.flows.deploy import publish
 from mlplatform.flows.probation import next_step
 from mlplatform.flows.promote import Wish, promote
+from mlplatform.flows.reconcile import differences
 from mlplatform.flows.rollback import finish_rollback, plan_rollback, rollback
+from mlplatform.flows.rollout import advance, resume
 from mlplatform.testing.fakes.serving import FAKE_PID
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 
@@ -44,6 +47,31 @@ def test_a_successor_is_loaded_beside_the_incumbent_before_it_gets_traffic(fakes
     assert told == [([], [1]), ([1], []), ([1], [2]), ([2], [1])]
     [rollout] = fakes.world.deployments.active(MODEL)
     assert (rollout.phase, rollout.previous) == (Phase.PROBATION, 1)
+
+
+def test_other_models_of_the_endpoint_are_left_alone(fakes: Fakes) -> None:
+    fraud = Routes("churn", 0, (Route("fraud", 7, "d7", "elsewhere"),), memory_mb=70)
+    fakes.documents.publish(fraud, "fraud")
+    two_live(fakes)
+    routes = fakes.documents.routes("churn")
+    assert routes
+    assert [(r.model, r.version) for r in routes.routes] == [("fraud", 7), (MODEL, 2)]
+    rollback(fakes.world, policy(), "production", ADA, "worse")
+    publish(fakes.world, policy(), "production", None)
+    routes = fakes.documents.routes("churn")
+    assert routes
+    assert (routes.models, routes.withdrawn) == (("fraud",), (MODEL,))
+    assert [d for d in differences(fakes.world, policy()) if "endpoint" in d.what] == []
+
+
+def test_options_of_the_endpoint_reach_the_server(fakes: Fakes) -> None:
+    given = policy()
+    endpoint = Endpoint("churn", memory_mb=90, max_waiting=12)
+    stages = {**given.stages, "production": replace(given.stage("production"), endpoint=endpoint)}
+    fakes.live(replace(given, stages=stages), "run1")
+    routes = fakes.documents.routes("churn")
+    assert routes
+    assert (routes.memory_mb, routes.routes[0].max_waiting) == (90, 12)
 
 
 def test_a_version_that_the_server_refuses_leaves_stage_and_traffic_where_they_were(fakes: Fakes) -> None:

@@ -19,10 +19,10 @@ from mlplatform.domain.policy import Gc, Policy
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.domain.version import Version
 from mlplatform.errors import GoneBytes, MlplatformError, Refused, UnknownName
-from mlplatform.flows.deploy import advance
 from mlplatform.flows.gc import Collection, collect, plan
 from mlplatform.flows.register import compress, register, techniques
 from mlplatform.flows.rollback import plan_rollback, rollback
+from mlplatform.flows.rollout import advance
 from mlplatform.testing.clock import START
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 

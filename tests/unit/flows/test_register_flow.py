@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mlplatform.domain.policy import Use
-from mlplatform.errors import ChangedBytes, NotACandidate, Refused, UnsafeArtifact
+from mlplatform.domain.policy import Trust, Use
+from mlplatform.errors import ChangedBytes, CodeNotAllowed, NotACandidate, Refused, UnsafeArtifact
 from mlplatform.flows.register import compress, register
 from tests.unit.flows.worlds import ADA, MODEL, Fakes
 
@@ -69,3 +71,18 @@ def test_a_changed_parent_is_not_compressed(fakes: Fakes) -> None:
     with pytest.raises(ChangedBytes, match=name):
         compress(fakes.world, parent, [Use("copying")], ADA)
     assert fakes.world.intents.left() == []
+
+
+def test_a_model_that_runs_code_is_registered_only_where_the_policy_lets_it(fakes: Fakes) -> None:
+    candidate = fakes.candidate("run1")
+    fakes.runs.add(replace(candidate, runtime="pyfunc"))
+    with pytest.raises(
+        CodeNotAllowed, match=r"the model of run run1 runs code of its own \(runtime pyfunc\)"
+    ) as caught:
+        register(fakes.world, MODEL, "run1", ADA)
+    assert "code_models = true" in caught.value.next_step
+    assert fakes.ledger.versions(MODEL) == [] and fakes.world.intents.left() == []
+    allowed = Trust(code_models=True, answer_seconds=5.0, memory_mb=2000)
+    version = register(fakes.world, MODEL, "run1", ADA, trust=allowed)
+    options = fakes.bundles.manifest(version.digest).options
+    assert (options["answer_seconds"], options["memory_mb"]) == (5.0, 2000)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlplatform.domain.governor import Limits
-from mlplatform.domain.policy import Data, EvaluateOn, Policy
+from mlplatform.domain.policy import Capture, Data, EvaluateOn, Keep, Policy
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Action
 from mlplatform.errors import TrainingFailed
@@ -67,6 +67,17 @@ def test_without_labels_nothing_is_known_and_nothing_is_fine(fakes: Fakes, live:
     [(_, decision)] = watch(fakes, until=1).windows
     assert decision.action is Action.KEEP
     assert decision.because.startswith("not enough data")
+
+
+def test_rows_go_when_the_policy_no_longer_keeps_them(fakes: Fakes, live: Version) -> None:
+    fakes.answered(live, 200, 230, hour=0)
+    fakes.answered(live, 230, 240, hour=48)
+    watch(fakes, until=1)
+    fakes.clock.set(hours(49))
+    assert watch(fakes, until=1).ingested.expired == 0
+    given = replace(policy(), capture=Capture(keep=Keep(for_="24h")))
+    assert watch(fakes, until=1, given=given).ingested.expired == 30
+    assert fakes.observations.read("churn").rows == 10
 
 
 def test_too_few_rows_make_no_window(fakes: Fakes, live: Version) -> None:
@@ -259,7 +270,7 @@ def test_looking_ahead_tells_of_a_version_that_would_be_taken_back(fakes: Fakes,
 
 def test_a_challenger_that_met_a_freeze_window_has_not_lost(fakes: Fakes) -> None:
     record = RetrainingRecord("r1", MODEL, hours(0), "drift", "started", "run1")
-    settled = settle(fakes.world, record, 1, False, "production is frozen until Monday", frozen=True)
+    settled = settle(fakes.world, record, 1, False, "production is frozen until Monday", waits=True)
     assert settled.outcome == "waits: production is frozen until Monday"
     assert waiting(fakes.world, MODEL) == settled
     assert [r.went_live for r in past([settled])] == [None]

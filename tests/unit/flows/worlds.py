@@ -17,9 +17,9 @@ from mlplatform.domain.ladder import Ladder
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Data, Endpoint, EvaluateOn, Policy, Probation, Retrain, Stage, Use, Watch
 from mlplatform.domain.version import Version
-from mlplatform.flows.deploy import follow
 from mlplatform.flows.promote import Outcome, Wish, promote
 from mlplatform.flows.register import register
+from mlplatform.flows.rollout import follow
 from mlplatform.flows.world import World
 from mlplatform.ports.extensions import Made
 from mlplatform.ports.tracking import Candidate
@@ -243,6 +243,7 @@ class Fakes:
                 "row": np.zeros(count, np.int32),
                 "time_us": begin + int(hour * 3_600_000_000) + np.arange(count) * 60_000_000,
                 "version": np.full(count, version.number, np.int32),
+                "model": np.full(count, version.model),
                 "in:x": columns["x"],
                 "prediction": truth if right else 1 - truth,
             },

@@ -43,12 +43,14 @@ from sklearn.tree import DecisionTreeClassifier
 
 import mlplatform
 from mlplatform.data.tables import ParquetTables
+from mlplatform.domain.bundle import Column
 from mlplatform.errors import UsageError
 from mlplatform.ports.tracking import Candidate
 from mlplatform.tracking.client import Mlflow, quiet
 from mlplatform.tracking.runs import MlflowRuns
 from mlplatform.trust.manifest import Inspector
 from tests.mlflow_stores import fresh_store, make_template
+from tests.served_models import save_code_model
 
 ROWS, CUT = 120, 90
 
@@ -315,7 +317,8 @@ def wrong_calls() -> dict[str, tuple[Callable[[pd.DataFrame, np.ndarray], Any], 
     net = torch.nn.Linear(2, 3)
     return {
         "unfitted": (lambda X, y: log(GaussianNB(), **halves(X, y)), "not fitted", "Call fit"),
-        "not a model": (lambda X, y: log("model", **halves(X, y)), "not a model", "scikit-learn"),
+        "not a model": (lambda X, y: log(7, **halves(X, y)), "not a model", "scikit-learn"),
+        "no folder": (lambda X, y: log("model", **halves(X, y)), "has no MLmodel", "save_model"),
         "no y": (
             lambda X, y: log(fitted(X, y), **{**halves(X, y), "holdout": X}),
             "not a pair",
@@ -423,6 +426,29 @@ def test_column_types_that_get_lost_on_the_way_are_noticed(
     X = numbers.assign(age=numbers["age"].astype("category"))
     with pytest.raises(UsageError, match="answers differently"):
         mlplatform.log_candidate(model, **halves(X, churn))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_flavor_of_mlflow_is_logged_by_its_folder_as_a_model_that_runs_code(
+    store: Mlflow, frame: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    rows = pd.DataFrame(
+        {"a": np.arange(len(churn)) / 7.0, "raw": [b"\xff" * (i % 5) for i in range(len(churn))]}
+    )
+    code = "class M(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+    code += "        return (model_input['raw'].map(len) > 2).astype(int).to_numpy()\n"
+    columns = (Column("a", "float"), Column("raw", "binary"))
+    save_code_model(tmp_path / "made" / "model", code, columns)
+    with quiet():
+        run_id = mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows, churn))
+    candidate = logged(store, run_id, tmp_path / "candidate")
+    assert (candidate.runtime, candidate.inputs, candidate.task.output) == ("pyfunc", columns, "label")
+    assert ParquetTables().read(candidate.sample)["raw"].tolist()[:3] == rows["raw"].tolist()[CUT : CUT + 3]
+    Inspector().inspect(candidate.model_folder, ("pyfunc",))
+    with pytest.raises(UsageError, match="the model's signature has raw, which the rows lack"):
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows[["a"]], churn))
+    with pytest.raises(UsageError, match="the rows have more, which the model's signature lacks"):
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows.assign(more=1), churn))
 
 
 def test_importing_the_package_is_cheap() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.serving.calls import Call
-from mlplatform.serving.dataplane import DataPlane
+from mlplatform.serving.dataplane import Answer, DataPlane
 from mlplatform.serving.protocols.tensors import NUMPY
 from tests.unit.serving.mutations import good, harmed
 
@@ -40,7 +40,7 @@ class Plane:
 
     def __init__(self, folder: Path, numeric: Bundle, mixed: Bundle) -> None:
         routes = tuple(
-            Route(name, 1, manifest.digest, str(path), 0.5)
+            Route(name, 1, manifest.digest, str(path))
             for name, (path, manifest) in zip(MODELS, (numeric, mixed), strict=True)
         )
         document = Routes("e", 1, routes, capture=CaptureRule(context=("ts",), sample=0.1))
@@ -49,11 +49,17 @@ class Plane:
         self._runner = asyncio.Runner()
         self._plane = DataPlane(folder)
         self._runner.run(self._plane.router.look())
-        assert self._plane.router.table.arms, self._plane.router.error
+        for name in MODELS:
+            self._runner.run(self._plane.router.wake(name))
+        assert len(self._plane.router.table.arms) == len(MODELS), self._plane.router.error
+
+    async def _answer(self, protocol: str, call: Call) -> Answer:
+        answer = self._plane.predict(protocol, call)
+        return answer if isinstance(answer, Answer) else await answer
 
     def ask(self, protocol: str, call: Call) -> None:
         start = time.process_time()
-        answer = self._runner.run(self._plane.predict(protocol, call))
+        answer = self._runner.run(self._answer(protocol, call))
         self._plane.record(answer)
         assert time.process_time() - start < LATE_S
         self.seen[protocol, answer.status] += 1
@@ -204,14 +210,14 @@ def invocation(draw: st.DrawFn) -> Sent:
             ]
         )
     )
-    return "mlflow", Call(spoilt(draw, json.dumps(body).encode()), b"application/json")
+    return "mlflow", named(draw, Call(spoilt(draw, json.dumps(body).encode()), b"application/json"))
 
 
 @st.composite
 def table(draw: st.DrawFn) -> Sent:
     lines = draw(st.lists(st.lists(st.text(max_size=4) | st.sampled_from(COLUMNS), max_size=5), max_size=4))
     text = draw(st.sampled_from(["a,b,c\n", "amount,age,vip,city\n", ""])) + "\n".join(map(",".join, lines))
-    return "mlflow", Call(spoilt(draw, text.encode("utf-8", "surrogatepass")), b"text/csv")
+    return "mlflow", named(draw, Call(spoilt(draw, text.encode("utf-8", "surrogatepass")), b"text/csv"))
 
 
 @st.composite
@@ -336,6 +342,6 @@ def test_sizes_whose_sum_has_too_many_digits_to_be_written(plane: Plane) -> None
     tensor = b'{"name": "%s", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": %s}}'
     head = b'{"inputs": [' + b",".join(tensor % (name, size) for name in (b"a", b"b", b"c")) + b"]}"
     call = Call(head)
-    call.json_length = str(len(head)).encode()
+    call.model, call.json_length = "numbers", str(len(head)).encode()
     plane.ask("v2", call)
     assert b"'binary_data_size' as a number of bytes" in plane.said

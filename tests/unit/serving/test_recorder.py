@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlplatform.data.capture import read_block
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.serving import blocks
@@ -36,12 +37,16 @@ class Nobody:
         return Outputs(np.zeros(batch.rows))
 
 
-def arm(inputs: tuple[Column, ...], metrics: Metrics, context: tuple[str, ...] = ()) -> Arm:
+def arm(
+    inputs: tuple[Column, ...],
+    metrics: Metrics,
+    context: tuple[str, ...] = (),
+    rule: CaptureRule | None = None,
+) -> Arm:
     manifest = Manifest("onnx", "model/model.onnx", inputs, Task("regression", "value"), {})
     route = Route("m", 3, manifest.digest, "/nowhere", arm="canary")
-    return Arm(
-        route, LoadedBundle(manifest.digest, manifest, Nobody()), CaptureRule(context=context), metrics
-    )
+    rule = rule or CaptureRule(context=context)
+    return Arm(route, LoadedBundle(manifest.digest, manifest, Nobody()), rule, metrics)
 
 
 def numbers(*names: str) -> tuple[Column, ...]:
@@ -52,8 +57,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     out = []
     for path in sorted(folder.glob("*.npz")):
         assert uuid.UUID(path.stem).version == 7
-        with np.load(path, allow_pickle=False) as file:
-            out.append({name: file[name] for name in file.files})
+        out.append(read_block(path))
     return out
 
 
@@ -131,8 +135,8 @@ def test_every_type_and_missing_values_come_back(
 
 
 def test_dropped_columns_never_reach_the_disk(tmp_path: Path, recorder: Recorder, metrics: Metrics) -> None:
-    recorder.configure(CaptureRule(drop_columns=("email", "ssn"), context=("email",)))
-    live = arm((*numbers("a", "ssn", "b"),), metrics, context=("email",))
+    rule = CaptureRule(drop_columns=("email", "ssn"), context=("email",))
+    live = arm(numbers("a", "ssn", "b"), metrics, rule=rule)
     rows = Rows(Batch(("a", "ssn", "b"), np.array([[1.0, 123456789.0, 2.0]])), {"email": ["x@example.org"]})
     recorder.record(live, ID, rows, Outputs(np.array([1])), 1)
     recorder.close()
@@ -142,6 +146,28 @@ def test_dropped_columns_never_reach_the_disk(tmp_path: Path, recorder: Recorder
     assert (block["in:a"][0], block["in:b"][0]) == (1.0, 2.0)
     assert b"example.org" not in path.read_bytes()
     assert np.array([123456789.0]).tobytes() not in path.read_bytes()
+
+
+def test_models_that_answer_much_are_kept_whole_and_tensors_among_the_features_are_not(
+    tmp_path: Path, recorder: Recorder, metrics: Metrics
+) -> None:
+    inputs = (Column("age", "long"), Column("image", "uint8", shape=(2, 2)), Column("raw", "binary"))
+    live = arm(inputs, metrics)
+    for i in range(2):
+        arrays = {
+            "age": np.array([i]),
+            "image": np.zeros((1, 2, 2), "uint8"),
+            "raw": np.array([b"bytes"], object),
+        }
+        answers = Outputs(
+            np.full((1, 2, 2), i, "float32"), others={"kind": np.array([f"k{i}"], object), "n": np.array([i])}
+        )
+        recorder.record(live, ID, Rows(Batch(tuple(arrays), arrays=arrays)), answers, 1)
+    recorder.close()
+    (block,) = read(tmp_path / "capture")
+    assert [name for name in block if name.startswith("in:")] == ["in:age"]
+    assert block["prediction"].tolist() == [[0.0] * 4, [1.0] * 4]
+    assert (block["out:kind"].tolist(), block["out:n"].tolist()) == (["k0", "k1"], [0, 1])
 
 
 def test_a_full_block_is_followed_by_another_and_no_row_is_lost(
@@ -191,8 +217,7 @@ def test_arms_do_not_share_blocks(tmp_path: Path, recorder: Recorder, metrics: M
 def test_a_sample_captures_its_share_of_requests(
     tmp_path: Path, recorder: Recorder, metrics: Metrics
 ) -> None:
-    recorder.configure(CaptureRule(sample=0.25))
-    live = arm(numbers("a"), metrics)
+    live = arm(numbers("a"), metrics, rule=CaptureRule(sample=0.25))
     rows, outputs = Rows(Batch(("a",), np.zeros((1, 1)))), Outputs(np.ones(1))
     for _ in range(4000):
         recorder.record(live, uuid7(), rows, outputs, 1)
@@ -201,10 +226,9 @@ def test_a_sample_captures_its_share_of_requests(
 
 
 def test_a_folder_at_its_cap_drops_and_counts(tmp_path: Path, recorder: Recorder, metrics: Metrics) -> None:
-    recorder.configure(CaptureRule(max_bytes=20_000))
     (tmp_path / "capture").mkdir()
     (tmp_path / "capture" / "old.npz").write_bytes(bytes(19_000))
-    live = arm(numbers("a"), metrics)
+    live = arm(numbers("a"), metrics, rule=CaptureRule(max_bytes=20_000))
     recorder.record(live, ID, Rows(Batch(("a",), np.zeros((100, 1)))), Outputs(np.ones(100)), 1)
     recorder.close()
     assert metrics.dropped_rows == {"full": 100}

@@ -226,7 +226,21 @@ def test_a_model_in_the_format_of_a_forbidden_runtime_is_refused(folder: Path) -
 
 
 def test_a_runtime_without_a_safe_format_is_refused(folder: Path) -> None:
-    refused(folder, "no safe format", ("pyfunc",))
+    refused(folder, "no safe format", ("prophet",))
+    refused(folder, "no safe format", ("pyfunc", "prophet"))
+
+
+def test_of_a_model_that_may_run_its_own_code_only_the_form_is_looked_at(folder: Path) -> None:
+    (folder / "code").mkdir()
+    (folder / "code" / "model.py").write_text("print('hello')")
+    (folder / "python_model.pkl").write_bytes(pickle.dumps({"a": 1}))
+    refused(folder, "code")
+    Inspector().inspect(folder, ("pyfunc",))
+    (folder / "link").symlink_to("/etc/passwd")
+    refused(folder, "symbolic link", ("pyfunc",))
+    (folder / "link").unlink()
+    (folder / "MLmodel").write_text("flavors:\n  keras: {data: x}\n")
+    refused(folder, "no flavor python_function", ("pyfunc",))
 
 
 def test_a_folder_without_a_model_is_refused(folder: Path) -> None:

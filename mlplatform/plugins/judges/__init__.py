@@ -1,0 +1,1 @@
+"""Judges of a version that is being rolled out, one a file."""

@@ -1,0 +1,361 @@
+"""A server process that has more to do than it can: it says so at once, ends what takes too long, closes who is slow,
+loses no request when it or a worker ends, and answers on while a killed worker comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.routes import Route, Routes
+from mlplatform.plugins.targets.local import LocalTarget
+from mlplatform.ports.extensions import ServerSpec, ServerState
+from mlplatform.store.documents import FolderDocuments
+from mlplatform.testing.bundles import make_onnx_bundle, make_slow_bundle
+from tests.loading import exchange, head, request, response
+
+FAST = request("/models/fast/invocations", b'{"inputs": [[0.1, 0.2, 0.3]]}')
+SECONDS = 30.0
+
+
+def slow(turns: float) -> bytes:
+    """A request that takes about two microseconds a turn."""
+    return request("/models/slow/invocations", json.dumps({"inputs": [[turns]]}).encode())
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Route, ...]:
+    """A model that answers at once, and one that takes as long as a request says."""
+    root = tmp_path_factory.mktemp("bundles")
+    fast, sluggish = make_onnx_bundle(root / "fast", tuple("abc"), 1, (0, 1)), make_slow_bundle(root / "slow")
+    return (
+        Route("fast", 1, fast.digest, str(root / "fast")),
+        Route("slow", 1, sluggish.digest, str(root / "slow")),
+    )
+
+
+class Place:
+    def __init__(self, root: Path, routes: tuple[Route, ...]) -> None:
+        self.documents, self.target = FolderDocuments(root), LocalTarget()
+        self.folder = self.documents.folder("e")
+        self.documents.publish(Routes("e", 0, routes))
+
+    def start(self, workers: int = 1, **limits: int) -> ServerState:
+        spec = ServerSpec("e", self.folder, workers=workers, limits=RequestLimits(**limits))
+        self.state = self.target.apply(spec)
+        until(lambda: len(self.workers()) == workers)
+        return self.state
+
+    def workers(self) -> list[int]:
+        return sorted(worker.pid for worker in self.documents.workers("e"))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.state.host, self.state.port), timeout=SECONDS)
+
+    def metrics(self) -> dict[str, float]:
+        with self.connect() as raw:
+            page = exchange(raw, head("/metrics", method="GET"))[2].decode()
+        return {
+            name: float(value) for name, value in re.findall(r"^(mlplatform_\S+) (\S+)$", page, re.MULTILINE)
+        }
+
+
+@pytest.fixture
+def place(tmp_path: Path, bundles: tuple[Route, ...]) -> Iterator[Place]:
+    made = Place(tmp_path / "servers", bundles)
+    yield made
+    made.target.stop(made.folder)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline, tick = time.monotonic() + SECONDS, threading.Event()
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        tick.wait(0.01)
+    return found
+
+
+class Clients:
+    """Each asks on, as fast as it is answered, and connects again where it is told to. A request that was sent and not
+    answered whole is a failure; to find nobody listening any more is the end."""
+
+    def __init__(self, place: Place, count: int = 4) -> None:
+        self.answers: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self.lost: list[str] = []
+        self.slowest_s = 0.0
+        self._place = place
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(count)
+        self._futures = [self._pool.submit(self._ask) for _ in range(count)]
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                raw = self._place.connect()
+            except ConnectionRefusedError:
+                return
+            with raw:
+                self._use(raw)
+
+    def _use(self, raw: socket.socket) -> None:
+        answered = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                status, headers, body = exchange(raw, FAST)
+            except (OSError, ConnectionError) as error:
+                (self.lost if answered else self.failures).append(repr(error))
+                return
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.answers[status] += 1
+            answered += 1
+            if status != 200:
+                self.failures.append(f"{status}: {body.decode()}")
+            if headers.get("connection") == "close":
+                return
+
+    def wait_for_more(self, count: int = 200) -> None:
+        """Until so many more were answered."""
+        wanted = self.answers.total() + count
+        until(lambda: self.answers.total() >= wanted or all(future.done() for future in self._futures))
+
+    def stop(self) -> None:
+        self._stop.set()
+        for future in self._futures:
+            future.result()
+        self._pool.shutdown()
+
+
+# --- more than it can ---------------------------------------------------------------------------------------
+
+
+def test_what_is_too_much_is_told_to_come_again_and_the_rest_is_answered(place: Place) -> None:
+    place.start(max_waiting=24)  # of which one model of several may have a part
+    ready = threading.Barrier(30)
+
+    def ask(_: int) -> tuple[int, dict[str, str], Any]:
+        with place.connect() as raw:
+            ready.wait()
+            status, headers, body = exchange(raw, slow(100_000))
+            if status == 429:  # the connection is as good as before
+                assert exchange(raw, head("/ping", method="GET"))[0] == 200
+            return status, headers, json.loads(body)
+
+    with ThreadPoolExecutor(30) as pool:
+        found = list(pool.map(ask, range(30)))
+    seen = Counter(status for status, _, _ in found)
+    print(dict(seen), {page["message"] for status, _, page in found if status == 429})
+    assert set(seen) == {200, 429}
+    assert seen[200] >= 6
+    for status, headers, page in found:
+        if status == 429:
+            assert int(headers["retry-after"]) >= 1
+            assert page["error_code"] == "RESOURCE_EXHAUSTED"
+            assert "try again in" in page["message"]
+        else:
+            assert page == {"predictions": [100_000.0]}
+    with place.connect() as raw:
+        assert exchange(raw, slow(10))[0] == 200
+        assert exchange(raw, FAST)[0] == 200
+
+
+def test_connections_beyond_the_limit_are_told_to_come_again(place: Place) -> None:
+    place.start(max_connections=20)
+    held = [place.connect() for _ in range(20)]
+    assert all(exchange(raw, FAST)[0] == 200 for raw in held)
+    with place.connect() as raw:
+        status, headers, body = response(raw)
+    assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+    assert json.loads(body)["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    held.pop().close()
+
+    def is_free() -> bool:
+        with place.connect() as raw:
+            return exchange(raw, FAST)[0] == 200
+
+    until(is_free)
+    for raw in held:
+        assert exchange(raw, FAST)[0] == 200
+        raw.close()
+
+
+def test_a_request_that_takes_too_long_is_told_so_and_counted_once(place: Place) -> None:
+    place.start(deadline_ms=300)
+    clients = Clients(place)
+    with place.connect() as raw:
+        began = time.monotonic()
+        status, _, body = exchange(raw, slow(1_000_000))
+        took_s = time.monotonic() - began
+        assert (status, json.loads(body)["error_code"]) == (504, "DEADLINE_EXCEEDED")
+        assert 0.29 < took_s < 2.0
+        infer = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [1_000_000]}]}
+        status, _, body = exchange(raw, request("/v2/models/slow/infer", json.dumps(infer).encode()))
+        assert (status, json.loads(body)) == (504, {"error": "there was no answer within 0.3 s"})
+        assert exchange(raw, FAST)[0] == 200
+    clients.wait_for_more()
+    clients.stop()
+    assert clients.failures + clients.lost == []
+
+    def late() -> dict[str, float]:
+        return {
+            n: v for n, v in place.metrics().items() if "requests_total" in n and 'model="slow"' in n and v
+        }
+
+    # What the threads still do is over once a short one is answered behind it.
+    with place.connect() as raw:
+        until(lambda: exchange(raw, slow(10))[0] == 200)
+    counted = late()
+    assert sum(value for name, value in counted.items() if 'status="504"' in name) >= 2
+    assert sum(value for name, value in counted.items() if 'status="200"' in name) == 1
+
+
+# --- slow clients -------------------------------------------------------------------------------------------
+
+
+def test_slow_sockets_are_closed_and_others_are_served_meanwhile(place: Place) -> None:
+    place.start()
+    started = head("/models/fast/invocations", "Content-Type: application/json", "Content-Length: 100")
+    pages = head("/openapi.json", method="GET")
+    ways: dict[str, tuple[bytes, str]] = {
+        "says nothing": (b"", ""),
+        "stops in its head": (started[:40], "408"),
+        "stops in its body": (started + b'{"inputs"', "408"),
+        "stops in a chunk": (head("/labels", "Transfer-Encoding: chunked") + b"5\r\n{", "408"),
+        "asks once and stays": (FAST, "200"),
+        "does not read": (pages * 3000, ""),
+    }
+    clients, began = Clients(place, 2), time.monotonic()
+    held = [(way, place.connect()) for way in ways for _ in range(10)]
+    for way, raw in held:
+        raw.settimeout(1.0 if way == "does not read" else SECONDS)
+        try:
+            raw.sendall(ways[way][0])
+        except TimeoutError:
+            assert way == "does not read"
+    trickle = place.connect()
+    threading.Thread(target=_trickle, args=(trickle,), daemon=True).start()
+    for way, raw in held:
+        if way != "does not read":
+            assert _said(raw)[9:12].decode() == ways[way][1], way
+    assert _said(trickle)[9:12] == b"408"
+    trickle.close()
+    until(lambda: _connections(place) <= 3)
+    took_s = time.monotonic() - began
+    clients.stop()
+    print(
+        f"{len(held) + 1} slow sockets closed after {took_s:.1f} s, {clients.answers[200]} answers meanwhile"
+    )
+    assert took_s < 15 + 3
+    assert clients.failures + clients.lost == []
+    for _, raw in held:
+        raw.close()
+
+
+def _trickle(raw: socket.socket) -> None:
+    """A byte now and then, of a head that is right as far as it goes."""
+    pause = threading.Event()
+    try:
+        for byte in head("/ping", *["A: b"] * 1000, method="GET"):
+            raw.sendall(bytes([byte]))
+            pause.wait(0.2)
+    except OSError:
+        return
+
+
+def _said(raw: socket.socket) -> bytes:
+    try:
+        return b"".join(iter(lambda: raw.recv(65536), b""))
+    except ConnectionResetError:
+        return b""
+
+
+def _connections(place: Place) -> int:
+    """Sockets of clients that the worker holds."""
+    (pid,) = place.workers()
+    local = f"{place.state.port:04X}"
+    table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(1 for row in table if row[1].endswith(":" + local) and row[3] == "01")
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_ends_fails_no_request(place: Place) -> None:
+    state = place.start(workers=2)
+    clients, waiting = Clients(place, 6), place.connect()
+    idle = place.connect()
+    assert exchange(idle, FAST)[0] == 200
+    waiting.sendall(slow(300_000))
+    clients.wait_for_more()
+    os.kill(state.pid, signal.SIGTERM)
+    assert response(waiting)[0] == 200
+    assert idle.recv(1) == b""
+    clients.wait_for_more(10**9)
+    clients.stop()
+    print(f"{clients.answers[200]} answers; not answered: {clients.failures + clients.lost}")
+    assert clients.failures + clients.lost == []
+    until(lambda: not place.target.status(place.folder).running)
+    waiting.close()
+    idle.close()
+
+
+def test_a_worker_that_ends_fails_no_request_and_another_takes_its_place(place: Place) -> None:
+    place.start(workers=2)
+    clients = Clients(place, 6)
+    clients.wait_for_more()
+    for _ in range(3):
+        before = place.workers()
+        os.kill(before[0], signal.SIGTERM)
+        until(lambda: len(now := place.workers()) == 2 and before[0] not in now)  # noqa: B023
+        clients.wait_for_more()
+    clients.stop()
+    print(f"{clients.answers[200]} answers, the slowest in {clients.slowest_s * 1000:.0f} ms")
+    assert clients.failures + clients.lost == []
+
+
+def test_a_killed_worker_costs_its_connections_a_request_and_the_others_nothing(place: Place) -> None:
+    place.start(workers=2)
+    clients = Clients(place, 6)
+    clients.wait_for_more()
+    victim = place.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    began, during = time.monotonic(), clients.answers.total()
+    until(lambda: clients.answers.total() > during + 50)
+    until(lambda: len(now := place.workers()) == 2 and victim not in now)
+    back_s = time.monotonic() - began
+    clients.wait_for_more()
+    clients.stop()
+    print(f"back after {back_s:.1f} s; lost {clients.lost}; {clients.answers[200]} answers")
+    assert clients.failures == []
+    assert len(clients.lost) <= 6
+
+
+def test_connections_are_spread_over_the_workers(place: Place) -> None:
+    place.start(workers=2)
+    held = [place.connect() for _ in range(200)]
+    assert all(exchange(raw, FAST)[0] == 200 for raw in held)
+    counts = [sum(1 for _ in _sockets(pid)) for pid in place.workers()]
+    print(f"sockets of the workers: {counts}")
+    assert min(counts) > 60
+    for raw in held:
+        raw.close()
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if (aim := os.readlink(entry)).startswith("socket:"):
+            yield aim
