@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ pytest_plugins = ["tests.databases", "tests.demo_story", "tests.prepared"]
 TESTS = Path(__file__).parent
 SIDE_BY_SIDE = ("unit", "contracts", "checks")
 """Folders whose tests share nothing; the others start processes and make two heaps of about equal length."""
-LONG_STORIES = ("test_electricity.py", "test_gates.py", "test_serving.py")
-"""Of the acceptance tests, those that go with the other heap."""
+ALONE = re.compile(r"/test_(serv|swap|many_models|rollouts|capture|bench)\w*\.py$")
+"""Of the acceptance tests, those that share nothing either."""
+LONG_STORIES = ("test_electricity.py", "test_gates.py")
+"""And those that go with the other heap."""
 
 
 def data_folder() -> Path | None:
@@ -80,7 +83,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             folder = file.split("/")[1]
-            if folder in SIDE_BY_SIDE:
+            if folder in SIDE_BY_SIDE or ALONE.search(file):
                 return file
             return "stories" if folder == "acceptance" and not file.endswith(LONG_STORIES) else "processes"
 
