@@ -83,7 +83,7 @@ class Endpoint:
     memory_mb: int = 0
     """Millions of bytes that the loaded models of one worker may take; those that were asked the longest ago make room
     and are loaded again at their next request. 0 is no limit. For endpoints that several models name."""
-    max_waiting: int = 256
+    max_waiting_per_model: int = 256
     """Requests of this model that may wait for a thread of a worker; the next gets 429. So one slow model does not take
     what the others of an endpoint need."""
     host: str = "127.0.0.1"
@@ -106,8 +106,8 @@ class Endpoint:
             raise ValueError(f"endpoint {self.name!r}: write letters, digits, - and _; it names a folder")
         if not 0 <= self.port <= 65535 or self.workers < 1:
             raise ValueError("port must be between 0 and 65535, workers at least 1")
-        if self.memory_mb < 0 or self.max_waiting < 1:
-            raise ValueError("memory_mb must be at least 0 (no limit), max_waiting at least 1")
+        if self.memory_mb < 0 or self.max_waiting_per_model < 1:
+            raise ValueError("memory_mb must be at least 0 (no limit), max_waiting_per_model at least 1")
         if why := exposure(self.host, self.auth, self.tls is not None, self.behind_proxy):
             raise ValueError(f"{why}; or say behind_proxy = true where a proxy stands before it")
 
@@ -144,6 +144,9 @@ class Probation:
             raise ValueError("error_rate and quality_drop must be between 0 and 1, or_labels at least 1")
 
 
+SECRET_KEYS = ("header:authorization", "header:proxy-authorization", "header:cookie")
+
+
 @dataclass(frozen=True)
 class RolloutPlan:
     """How a version comes to answer all requests of a stage that has an endpoint and a version in it."""
@@ -173,6 +176,8 @@ class RolloutPlan:
             )
         if not re.fullmatch(r"(header:[A-Za-z0-9][A-Za-z0-9\-_]*|(?!header:).*)", self.key):
             wrong.append(f"key {self.key!r}: write a column's name or for example header:x-customer")
+        if self.key.lower() in SECRET_KEYS:
+            wrong.append(f"key {self.key!r}: that is a secret of the client's; name what says who asks")
         if not 0 < self.alpha < 0.5:
             wrong.append("alpha must be between 0 and 0.5")
         if wrong:

@@ -184,5 +184,11 @@ def _beside(
 def _route(world: World, endpoint: Endpoint, version: Version, arm: str) -> Route:
     path, share = str(world.bundles.path(version.digest)), 1.0 if arm == "live" else 0.0
     return Route(
-        version.model, version.number, version.digest, path, share, arm, max_waiting=endpoint.max_waiting
+        version.model,
+        version.number,
+        version.digest,
+        path,
+        share,
+        arm,
+        max_waiting=endpoint.max_waiting_per_model,
     )

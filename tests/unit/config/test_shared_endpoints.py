@@ -30,7 +30,9 @@ def project(folder: Path, **endpoints: str) -> Wiring:
 
 @pytest.mark.parametrize("endpoint", ["", ", auth = true", f", {TLS}", ', host = "::1", port = 1'])
 def test_policies_that_agree_may_share_an_endpoint(tmp_path: Path, endpoint: str) -> None:
-    assert set(project(tmp_path, churn=endpoint, fraud=f"{endpoint}, max_waiting = 7").policies) == {
+    assert set(
+        project(tmp_path, churn=endpoint, fraud=f"{endpoint}, max_waiting_per_model = 7").policies
+    ) == {
         "churn",
         "fraud",
     }

@@ -66,7 +66,7 @@ def test_other_models_of_the_endpoint_are_left_alone(fakes: Fakes) -> None:
 
 def test_options_of_the_endpoint_reach_the_server(fakes: Fakes) -> None:
     given = policy()
-    endpoint = Endpoint("churn", memory_mb=90, max_waiting=12)
+    endpoint = Endpoint("churn", memory_mb=90, max_waiting_per_model=12)
     stages = {**given.stages, "production": replace(given.stage("production"), endpoint=endpoint)}
     fakes.live(replace(given, stages=stages), "run1")
     routes = fakes.documents.routes("churn")
