@@ -72,15 +72,18 @@ def _refused(url: str, status: int, message: str) -> Refused | UsageError | Worl
         hint = "Show a token with the scope predict:<model>, in MLPLATFORM_TOKEN or the file of MLPLATFORM_TOKEN_FILE."
         return Refused(hint, what=f"the server at {url} answered {status}: {message}")
     if 400 <= status < 500:
-        hint = (
-            "Send the features of the model's signature, and beside them only `[data] context` of the policy."
-        )
+        hint = _HINTS.get(status, "Look at `mlplatform endpoints`.")
         return UsageError(hint, what=f"the server at {url} answered {status}: {message}")
     return WorldError(
         what=f"the server at {url} answered {status}: {message}", hint="Look at `mlplatform endpoints`."
     )
 
 
+_HINTS = {
+    400: "Send the features of the model's signature, and beside them only `[data] context` of the policy.",
+    413: "Send fewer rows at a time, or raise limits.max_body_bytes of the endpoint in its policy.",
+    429: "Try again in a moment.",
+}
 _HEADERS = {"Content-Type": "application/json"}
 
 

@@ -89,8 +89,10 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("ref")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=0, help="0 takes any free one.", show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="0 takes any free one.", show_default=True
+)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @_limit_options
 def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
     """Serve one version in the foreground until Ctrl-C; no stage is touched.

@@ -199,7 +199,9 @@ class Platform(Looking):
         if state.others and "/" not in target:
             raise UsageError(
                 what=f"several models answer at endpoint {state.name}: {', '.join((state.model, *state.others))}",
-                hint=f"Name one: {state.name}/{state.model}.",
+                hint="Name one: "
+                + ", ".join(f"{state.name}/{model}" for model in (state.model, *state.others))
+                + ".",
             )
         return state.path
 

@@ -19,11 +19,11 @@ SHADOW = "shadow"
 
 @dataclass(frozen=True)
 class Counts:
-    """Requests of one version. Those that the client had got wrong (4xx) count in `durations` only."""
+    """Requests of one version. Those that the client had got wrong (other 4xx) count in `durations` only."""
 
     answered: int = 0
     failed: int = 0
-    """Ended with a status from 500 on."""
+    """Ended with a status from 500 on, or with 429: it was too slow for those that waited."""
     durations: tuple[int, ...] = (0,) * (len(BUCKETS_S) + 1)
     """Requests by how long they took, as `BUCKETS_S` says."""
 
@@ -105,5 +105,5 @@ class Counted:
 def _counts(series: Mapping[str, Any]) -> Counts:
     statuses = series["statuses"]
     answered = sum(n for status, n in statuses if status < 400)
-    failed = sum(n for status, n in statuses if status >= 500)
+    failed = sum(n for status, n in statuses if status >= 500 or status == 429)
     return Counts(answered, failed, tuple(series["buckets"]))

@@ -19,6 +19,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+LIVE = "live"
+"""The arm of the version that holds the stage."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -31,7 +34,7 @@ class Route:
     """Absolute path of the bundle's folder."""
     share: float = 1.0
     """Share of the model's traffic; the shares of a model add up to 1."""
-    arm: str = "live"
+    arm: str = LIVE
     key: str = ""
     """What a request stays on its version by, while versions share the traffic: a column, or `header:NAME`."""
     max_waiting: int = 256

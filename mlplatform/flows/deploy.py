@@ -71,14 +71,16 @@ def publish(
     standby: Sequence[Version] = (),
     start: bool = True,
     beside: tuple[Version, Bake] | None = None,
+    kept: bool = False,
 ) -> None:
     """Tell the endpoint's server what to serve and wait until every worker does; raises ServerDidNotFollow.
 
     `start`: start a server that does not run. Without it a stopped server finds the document when it starts.
     `beside`: a version that is rolled out, and its step; a share of the requests goes to it, or it is the shadow.
+    `kept`: the live version answers already, from memory: whatever became of its files, the one beside it must go.
     """
     endpoint = _endpoint(policy, stage)
-    for version in (*([live] if live else []), *standby, *([beside[0]] if beside else [])):
+    for version in (*([live] if live and not kept else []), *standby, *([beside[0]] if beside else [])):
         demand_bytes(world, version)
     split, shadows = _beside(world, policy, stage, endpoint, live, beside)
     document = Routes(
@@ -106,7 +108,8 @@ def serve_holder(world: World, policy: Policy, stage: str, start: bool = False, 
     standby = [v for v in warm if is_sound(world, v)]
     rolling = None if alone else running(world, policy, stage)
     beside = (versions[rolling[0].version], rolling[1].step) if rolling else None
-    publish(world, policy, stage, versions[holder] if holder is not None else None, standby, start, beside)
+    live = versions[holder] if holder is not None else None
+    publish(world, policy, stage, live, standby, start, beside, kept=alone)
 
 
 def is_sound(world: World, version: Version) -> bool:

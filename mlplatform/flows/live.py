@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.counts import Counted, Counts
-from mlplatform.domain.ledger import Entry, Kind
+from mlplatform.domain.ledger import Entry
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Baking, Phase, Rollout
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, Refused
+from mlplatform.flows.counted import share_of, shifts, since
 from mlplatform.flows.probation import losses, version_of
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
@@ -58,29 +56,6 @@ def demand_settled(world: World, policy: Policy, version: Version, word: str) ->
                 f"Take it back first: mlplatform rollback {policy.model} --stage {rollout.stage} --reason ...",
                 what=f"{version.ref} cannot be {word}: it is being rolled out into {rollout.stage}",
             )
-
-
-def shifts(world: World, rollout: Rollout) -> list[Entry]:
-    """Entries of the rollout's changes of share, oldest first."""
-    entries = world.ledger.entries(
-        rollout.model, kinds=(Kind.TRAFFIC_SHIFTED,), version=rollout.version, stage=rollout.stage
-    )
-    return [entry for entry in entries if entry.draft.data.get("rollout") == rollout.id]
-
-
-def share_of(shift: Entry) -> float:
-    return float(shift.draft.data.get("share", 1.0))
-
-
-def counted_before(world: World, rollout: Rollout) -> dict[str, Any]:
-    """What the servers had counted when the rollout began: kept with its first step, to be taken off later."""
-    counted = world.documents.counted(rollout.endpoint)
-    return {
-        "counts": asdict(counted.of(rollout.model, rollout.version)),
-        "incumbent": asdict(counted.of(rollout.model, rollout.previous or 0)),
-        "memory_bytes": dict(counted.memory_bytes),
-        "restarts": counted.restarts,
-    }
 
 
 def findings(world: World, policy: Policy, rollout: Rollout, now_at: Baking) -> tuple[Finding, ...]:
@@ -131,18 +106,13 @@ class Gathering:
         return version
 
     def _counted(self, facts: LiveFacts, begun: Entry) -> LiveFacts:
-        now: Counted = self.world.documents.counted(self.rollout.endpoint)
-        before = begun.draft.data.get("counted", {})
-        known: Mapping[str, int] = before.get("memory_bytes", {})
-        grown = [size - known[worker] for worker, size in now.memory_bytes.items() if worker in known]
+        seen = since(self.world, self.rollout, begun)
         return replace(
             facts,
-            counts=now.of(self.rollout.model, facts.version.number).since(_counts(before.get("counts"))),
-            incumbent_counts=now.of(self.rollout.model, facts.incumbent.number).since(
-                _counts(before.get("incumbent"))
-            ),
-            grown_bytes=max(grown, default=None),
-            restarts=max(0, now.restarts - before.get("restarts", 0)),
+            counts=seen.counts,
+            incumbent_counts=seen.incumbent,
+            grown_bytes=max(seen.grown_bytes, default=None),
+            restarts=seen.restarts,
         )
 
     def _read(self, since: datetime, shadow: bool = False) -> Observed:
@@ -205,8 +175,3 @@ class Gathering:
 
 def _of(rows: Observed, version: Version) -> Observed:
     return rows.take(np.flatnonzero(rows.versions == version.number))
-
-
-def _counts(stored: Mapping[str, Any] | None) -> Counts:
-    """As `counted_before` keeps them."""
-    return Counts(stored["answered"], stored["failed"], tuple(stored["durations"])) if stored else Counts()

@@ -8,6 +8,7 @@ from mlplatform.domain.bundle import Task
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Next, ProbationFacts, Rollout, next_in_probation
 from mlplatform.domain.version import Version
+from mlplatform.flows.counted import shifts, since
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
@@ -24,20 +25,21 @@ def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
 def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
     """Failed requests, and labelled rows on which the version before answers as well: the same rows, paired."""
     limits = policy.stage(rollout.stage).probation
-    counts = [w.counts or {} for w in world.documents.workers(rollout.endpoint)]
-    name = f"{rollout.model}@{rollout.version}"
-    failed = sum(c.get(f"{name}:failed", 0) for c in counts)
-    answered = sum(c.get(name, 0) for c in counts)
-    test = count_exceeds(failed, failed + answered, limits.error_rate, limits.alpha / 2)
-    if test.breached:
-        why = f"{failed} of {failed + answered} requests failed, {limits.error_rate:.1%} allowed"
-        return ProbationFacts(failed + answered, failed, 0, why)
+    made = shifts(world, rollout)
+    seen = since(world, rollout, made[-1]) if made else None
+    failed = seen.counts.failed + seen.restarts if seen else 0
+    requests = seen.counts.requests + seen.restarts if seen else 0
+    test = count_exceeds(failed, requests, limits.error_rate, limits.alpha / 2)
+    if test.breached and seen:
+        died = f", {seen.restarts} of them by the death of a worker" if seen.restarts else ""
+        why = f"{failed} of {requests} requests failed{died}, {limits.error_rate:.1%} allowed"
+        return ProbationFacts(requests, failed, 0, why)
     observed = world.observations.read(
         rollout.endpoint, time=policy.data.time, labelled=True, model=rollout.model
     )
     mine = observed.take(observed.versions == rollout.version)
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
-    return ProbationFacts(failed + answered, failed, mine.rows, why)
+    return ProbationFacts(requests, failed, mine.rows, why)
 
 
 def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observed) -> str:

@@ -22,6 +22,7 @@ from mlplatform.domain.verdict import Finding
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, RolloutRunning, StageConflict
 from mlplatform.flows import live, probation
+from mlplatform.flows.counted import counted_before
 from mlplatform.flows.deploy import is_sound, publish, serve_holder
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World, failpoint
@@ -164,8 +165,7 @@ def _open(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     except MlplatformError as error:
         return _give_up(world, policy, rollout, before, str(error))
     first = policy.stage(rollout.stage).rollout.bakes[0] if before else ALL
-    counted = {} if first.is_all else {"counted": live.counted_before(world, rollout)}
-    return _shift(world, policy, rollout, first, before, counted)
+    return _shift(world, policy, rollout, first, before, {})
 
 
 def _shift(
@@ -178,6 +178,7 @@ def _shift(
 ) -> Rollout:
     version = version_of(world, rollout.model, rollout.version)
     assert version is not None
+    counted = counted_before(world, rollout)
     try:
         if step.is_all:
             publish(world, policy, rollout.stage, version, [before] if before else [])
@@ -187,7 +188,7 @@ def _shift(
         return _give_up(world, policy, rollout, before, str(error))
     failpoint("deploy:shifted")
     key = "shifted" if step.is_all else f"shifted:{step.share:g}"
-    data = {"share": step.share, **evidence}
+    data = {"share": step.share, "counted": counted, **evidence}
     _note(world, rollout, Kind.TRAFFIC_SHIFTED, f"{step} of {rollout.endpoint}", data, key)
     failpoint("deploy:noted")
     return world.deployments.save(rollout.now_in(Phase.SHIFTED, f"{step} of {rollout.endpoint}"))

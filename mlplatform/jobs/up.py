@@ -119,7 +119,7 @@ def _serve(platform: Platform, model: str, tell: Progress) -> None:
             continue
         try:
             state = platform.deploy(model, stage)
-            tell(f"endpoint {state.name} serves {' '.join(state.serving)} at {state.server.url}/invocations")
+            tell(f"endpoint {state.name} serves {' '.join(state.serving)} at {state.server.url}{state.path}")
         except MlplatformError as error:
             tell(f"endpoint of {model} {stage} did not start: {error}")
 

@@ -86,17 +86,47 @@ class Turn:
             _tell(run, results, began, time.perf_counter(), self._ran)
 
 
+class Threads:
+    """How many threads a loaded model has taken, whatever routes and generations ask it: one that hangs takes no more
+    with every swap."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def take(self, start: Callable[[], None]) -> None:
+        """Call `start` now, or when a thread is given back."""
+        if self._running < THREADS:
+            self._running += 1
+            start()
+        elif start not in self._waiting:
+            self._waiting.append(start)
+
+    def give_back(self) -> None:
+        self._running -= 1
+        if self._waiting:
+            self.take(self._waiting.popleft())
+
+
 class Queue:
     """One model's requests off the loop: a bounded queue before a few threads."""
 
     def __init__(
-        self, ask: Ask, ran: Ran, base_us: float, row_us: float, together: bool, most_waiting: int
+        self,
+        ask: Ask,
+        ran: Ran,
+        base_us: float,
+        row_us: float,
+        together: bool,
+        most_waiting: int,
+        threads: Threads | None = None,
     ) -> None:
         self._ask, self._ran = ask, ran
+        self._threads = threads or Threads()
         self._most_rows = _rows_in(LONGEST_AWAY_US, base_us, row_us) if together else 0
         self._most_waiting = most_waiting
         self._waiting: deque[Waiting] = deque()
-        self._running = 0
+        self._pool: Executor | None = None
         self._request_s = (base_us + row_us) / 1e6
 
     @property
@@ -113,25 +143,27 @@ class Queue:
                 f"{waiting} requests wait for this model; try again in {seconds} s", retry_after=seconds
             )
         self._waiting.append((rows, done))
-        if self._running < THREADS:
-            self._start(pool)
+        self._pool = pool
+        self._threads.take(self._start)
 
-    def _start(self, pool: Executor) -> None:
-        run = next(_runs(self._waiting, self._most_rows))
-        self._running += 1
+    def _start(self) -> None:
+        run = next(_runs(self._waiting, self._most_rows), None)
+        if run is None or self._pool is None:  # another thread took them
+            self._threads.give_back()
+            return
         asked = [rows for rows, _ in run]
-        future = asyncio.get_running_loop().run_in_executor(pool, _timed, self._ask, asked)
-        future.add_done_callback(lambda done: self._ended(pool, run, done))
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _timed, self._ask, asked)
+        future.add_done_callback(lambda done: self._ended(run, done))
 
-    def _ended(self, pool: Executor, run: Sequence[Waiting], future: asyncio.Future[Timed]) -> None:
-        self._running -= 1
+    def _ended(self, run: Sequence[Waiting], future: asyncio.Future[Timed]) -> None:
         try:
             results, began, ended = future.result()
         except (Exception, asyncio.CancelledError) as error:  # the pool is closed
             now, why = time.perf_counter(), Unavailable(f"the server ends: {type(error).__name__}")
             results, began, ended = [why] * len(run), now, now
+        self._threads.give_back()
         if self._waiting:
-            self._start(pool)
+            self._threads.take(self._start)
         self._request_s += ((ended - began) / len(run) - self._request_s) / 4
         _tell(run, results, began, ended, self._ran)
 

@@ -116,7 +116,7 @@ class Block:
             self._columns[name][at:to] = part[:, i]
 
     def _copy_column(self, name: str, out: Array, at: int, to: int, values: Array) -> None:
-        if out.dtype.kind in "ib" and values.dtype.kind == "f":  # an optional column that was not sent
+        if out.dtype.kind in "iub" and values.dtype.kind == "f":  # an optional column that was not sent
             gaps = np.isnan(values)
             if name not in self._nulls:
                 self._nulls[name] = np.zeros(self.capacity, bool)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mlplatform.domain.routes import Part, Route
+from mlplatform.domain.routes import LIVE, Part, Route
 from mlplatform.errors import WorldError
 from mlplatform.serving import logs
 from mlplatform.serving.bundles import load_bundle
@@ -39,8 +39,8 @@ class Loader:
         self._runtimes: set[str] = set()
 
     async def load(self, part: Part, have: Bundles, strict: bool = True) -> Bundles:
-        """Every bundle of a part. Raises whatever is wrong with one of them; unless `strict`, versions on standby that
-        do not load are left out, so that the live one is not kept from answering."""
+        """Every bundle of a part. Raises whatever is wrong with one of them; unless `strict`, versions beside the live
+        one that do not load are left out, so that it is not kept from answering: it takes their share."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._load, part, have, strict)
 
     def close(self) -> None:
@@ -48,18 +48,15 @@ class Loader:
 
     def _load(self, part: Part, have: Bundles, strict: bool) -> Bundles:
         loaded: dict[str, LoadedBundle] = {}
-        for route in part.routes:
-            loaded[route.digest] = loaded.get(route.digest) or have.get(route.digest) or self._one(route)
-        for route in part.standby:
+        live = {route.digest for route in part.routes if route.arm == LIVE}
+        for route in (*part.routes, *part.standby):
             try:
                 loaded[route.digest] = loaded.get(route.digest) or have.get(route.digest) or self._one(route)
             except Exception as error:
-                if strict or not part.routes:
+                if strict or not live or route.digest in live:
                     raise
-                why = told(error)
-                logs.event(
-                    "standby-not-loaded", f"routes: {route.model}@{route.version} is not warm: {why}", "error"
-                )
+                why = f"routes: {route.model}@{route.version} ({route.arm}) is not loaded: {told(error)}"
+                logs.event("beside-not-loaded", why, "error")
         return loaded
 
     def _one(self, route: Route) -> LoadedBundle:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import SHOWN_NAMES, nearest
-from mlplatform.serving.batching import Queue, Turn, pays_from
+from mlplatform.serving.batching import Queue, Threads, Turn, pays_from
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.ids import fraction
 from mlplatform.serving.metrics import Metrics
@@ -49,6 +49,8 @@ class LoadedBundle:
     """What it takes of the worker's memory."""
     alike: bool = False
     """Whether it answered its sample's rows together as it answered each alone: only then may requests share a run."""
+    threads: Threads = field(default_factory=Threads, compare=False)
+    """Those that answer for it now, off the loop."""
 
 
 class Arm:
@@ -69,7 +71,7 @@ class Arm:
         pays = bundle.alike and pays_from(bundle.base_us) < math.inf
         self.turn = Turn(ask, self.calls.count, *costs) if pays else None
         """Where its requests of one turn of the loop wait for each other, if that pays."""
-        self.queue = Queue(ask, self.calls.count, *costs, bundle.alike, route.max_waiting)
+        self.queue = Queue(ask, self.calls.count, *costs, bundle.alike, route.max_waiting, bundle.threads)
         self.series = {name: metrics.series(*labels, name) for name in PROTOCOLS}
         self.used_at = time.perf_counter()
         """When a request came for it last; the one that waits longest makes room for others."""

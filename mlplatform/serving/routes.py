@@ -182,7 +182,7 @@ class Router:
         rule = self._document.capture if self._document else before.rule
         self.table = Table(generation, arms, bundles, rule, asleep)
         self._metrics.generation = generation
-        if generation != before.generation or not set(before.arms) <= set(arms):
+        if generation != before.generation or set(before.arms) != set(arms):
             self._on_swap(self.table)
 
     def _fail(self, name: str, error: Exception) -> None:

@@ -98,8 +98,9 @@ class Shelf:
 
     def put(self, name: str, said: Part, bundles: Bundles) -> None:
         """A model's part is in effect from now on. Raises whatever its bundles do not fit to."""
-        arms = [Arm(r, bundles[r.digest], said.capture, self._metrics) for r in said.routes]
-        for shadow in (r for r in said.standby if r.arm == SHADOW):
+        loaded = [r for r in said.routes if r.digest in bundles]
+        arms = [Arm(r, bundles[r.digest], said.capture, self._metrics) for r in loaded]
+        for shadow in (r for r in said.standby if r.arm == SHADOW and r.digest in bundles):
             for arm in arms:
                 arm.shadow = Arm(shadow, bundles[shadow.digest], said.capture, self._metrics)
         self.models[name] = Model(said, tuple(arms), bundles)

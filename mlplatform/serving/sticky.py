@@ -25,7 +25,7 @@ def key_of(arms: Sequence[Arm], protocol: str, call: Call) -> str:
         wanted = name.removeprefix(HEADER).lower().encode()
         return next((value.decode("latin-1") for header, value in call.headers if header == wanted), "")
     value = _first(decoded(arms, protocol, call), name) if name else None
-    return "" if value is None else str(value)
+    return "" if value is None else _text(value)
 
 
 def decoded(arms: Sequence[Arm], protocol: str, call: Call) -> Rows:
@@ -40,6 +40,12 @@ def decoded(arms: Sequence[Arm], protocol: str, call: Call) -> Rows:
         call.decoded = (arm, rows, wanted)
         return rows
     raise AssertionError("a table without arms")
+
+
+def _text(value: Any) -> str:
+    """The same for a number however it came: a column of a matrix is of floats, the same column alone is not."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)
 
 
 def _first(rows: Rows, name: str) -> Any:

@@ -13,8 +13,8 @@ from mlplatform.stats.sequential import count_exceeds
 
 @dataclass(frozen=True)
 class ErrorRateJudge:
-    """Requests that ended with a status from 500 on: the model raised, or answered with NaN or infinity. A worker
-    that died counts as one.
+    """Requests that ended with a status from 500 on (the model raised, or answered with NaN or infinity) or with 429
+    (too many waited for it). A worker that died counts as one.
 
     at_most: the share that may fail. min_requests: fewer are no verdict.
     """

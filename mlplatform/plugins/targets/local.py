@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import mlplatform
 from mlplatform.errors import ServerDidNotStart, WorldError
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
+from mlplatform.ports.tls import server_context
 
 POLL_SECONDS = 0.02
 KEPT_VARIABLES = (
@@ -54,12 +55,14 @@ class LocalTarget:
         """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that runs without
         tokens or TLS that are desired by now is started again.
 
-        Raises ServerDidNotStart with the last line of its log.
+        Raises ServerDidNotStart with the last line of its log; UsageError for a certificate that cannot be used.
         """
         folder = desired.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self.status(folder).is_laxer_than(desired):
+                if desired.tls:  # what cannot start must not cost the server that runs
+                    server_context(desired.tls.cert, desired.tls.key)
                 self.stop(folder)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:

@@ -280,7 +280,7 @@ class Reader:
             keep is KEEP
             and not self._chunked
             and len(request.body) == self._length
-            and data[:size].endswith(_END)
+            and data.find(_END) + len(_END) == size  # and nothing else came with it
         ):
             self._known = Known(data[:size], size, self._length, _with_body(request, b""))
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlplatform.domain.limits import RequestLimits
+from mlplatform.serving import logs
 from mlplatform.serving.problems import Problem, Unavailable
 from mlplatform.serving.transport.connection import Application, Connection, Gate
 from mlplatform.serving.transport.heads import Heads
@@ -124,7 +125,10 @@ class Server:
     def _run_afters(self) -> None:
         afters, self._afters = self._afters, []
         for call in afters:
-            call()
+            try:
+                call()
+            except Exception as error:  # the others' captures must not be lost with it
+                logs.limited("after-failed", "what follows an answer failed", "error", logs.failure(error))
 
     def _tick(self) -> None:
         self.heads.tick()

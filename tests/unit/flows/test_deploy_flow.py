@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlplatform.domain.counts import Counted, Counts
 from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.policy import Endpoint
 from mlplatform.domain.rollout import Phase, Rollout, Step
-from mlplatform.domain.routes import Route, Routes, WorkerStatus
+from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
 from mlplatform.flows.deploy import publish
 from mlplatform.flows.probation import next_step
@@ -17,7 +18,6 @@ from mlplatform.flows.promote import Wish, promote
 from mlplatform.flows.reconcile import differences
 from mlplatform.flows.rollback import finish_rollback, plan_rollback, rollback
 from mlplatform.flows.rollout import advance, resume
-from mlplatform.testing.fakes.serving import FAKE_PID
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 
 
@@ -163,12 +163,19 @@ def test_a_version_that_is_wrong_where_the_one_before_is_wrong_too_stays(fakes: 
 
 def test_requests_that_fail_break_probation(fakes: Fakes) -> None:
     two_live(fakes)
-    generation = fakes.documents.published[-1].generation
-    counts = {f"{MODEL}@2": 50, f"{MODEL}@2:failed": 20}
-    fakes.documents.report("churn", WorkerStatus(FAKE_PID, generation, counts=counts))
+    fakes.documents.counters["churn"] = Counted({(MODEL, 2, "live"): Counts(50, 20)})
     [rollout] = fakes.world.deployments.active(MODEL)
     step = next_step(fakes.world, policy(), rollout)
     assert (step.step, step.because) == (Step.TAKE_BACK, "20 of 70 requests failed, 1.0% allowed")
+
+
+def test_workers_that_die_break_probation(fakes: Fakes) -> None:
+    two_live(fakes)
+    fakes.documents.counters["churn"] = Counted({(MODEL, 2, "live"): Counts(76)}, restarts=8)
+    [rollout] = fakes.world.deployments.active(MODEL)
+    step = next_step(fakes.world, policy(), rollout)
+    why = "8 of 84 requests failed, 8 of them by the death of a worker, 1.0% allowed"
+    assert (step.step, step.because) == (Step.TAKE_BACK, why)
 
 
 # --- rollback -------------------------------------------------------------------------------------------------------

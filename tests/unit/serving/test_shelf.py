@@ -160,6 +160,26 @@ def test_a_standby_that_does_not_load_keeps_the_live_one_from_nothing_when_a_wor
     run(work())
 
 
+@pytest.mark.parametrize("arm", ["canary", "shadow"])
+def test_a_version_that_is_rolled_out_and_does_not_load_leaves_all_to_the_live_one_when_a_worker_starts(
+    plane: DataPlane, publish: Publish, layers: list[Bundle], arm: str
+) -> None:
+    share = 0.5 if arm == "canary" else 0.0
+    gone = route("a", (Path("/nowhere"), layers[1][1]), 3, share=share, arm=arm)
+    live = route("a", layers[0], 2, share=1 - share)
+    if arm == "canary":
+        publish(1, gone, live)
+    else:
+        publish(1, live, standby=(gone,))
+
+    async def work() -> None:
+        await plane.router.look()
+        for _ in range(20):
+            assert (await ask(plane)).status == 200
+
+    run(work())
+
+
 def test_where_nothing_loads_a_request_is_told_why(
     plane: DataPlane, publish: Publish, layers: list[Bundle], tmp_path: Path
 ) -> None:

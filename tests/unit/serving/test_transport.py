@@ -545,3 +545,18 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     )
     (folder / "key.pem").write_bytes(pem)
     return folder / "cert.pem", folder / "key.pem"
+
+
+def test_what_came_behind_a_known_request_is_not_taken_for_its_body() -> None:
+    """Blank lines may stand between requests; a head that was read before is recognised without the parser."""
+    body = b"abcd\r\n\r\n{}"
+    head = b"POST /a HTTP/1.1\r\n" + HOST + b"content-length: %d\r\n\r\n" % len(body)
+    fed = reader.Reader(LIMITS, reader.Budget(LIMITS))
+    fed.feed(head + body + b"\r\n" * 4)
+    fed.feed(head + body + GET[:8])
+    fed.feed(GET[8:])
+    assert [(request.method, request.body) for request, _ in fed.ready] == [
+        ("POST", body),
+        ("POST", body),
+        ("GET", b""),
+    ]
