@@ -24,6 +24,7 @@ from mlplatform.serving.app import App
 from mlplatform.serving.guards import Guards, add_guards
 from mlplatform.serving.joining import Port, add_port, join
 from mlplatform.serving.limits import add_limits, limits_of
+from mlplatform.serving.memory import steady_heap
 from mlplatform.serving.scrape import installed_version
 from mlplatform.serving.seen import Seen, tracer
 from mlplatform.serving.telling import Telling, add_telling
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Until the loop listens to signals. Ctrl-C reaches the whole group; the parent passes it on as SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    steady_heap()
     limits, guards = limits_of(given), Guards.of(given)
     _allow_files(limits.max_connections + OTHER_FILES)
     sys.setswitchinterval(SWITCH_SECONDS)

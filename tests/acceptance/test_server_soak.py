@@ -61,19 +61,19 @@ class Server:
         document = Routes("e", 0, (Route("plain", version, digest, path),))
         return self.documents.publish(document, "plain").generation
 
-    def resident_bytes(self) -> int:
-        """Of all workers, what is theirs alone and their part of what they share."""
+    def memory_bytes(self) -> int:
+        """Of all workers, without files that they map: whose part of those is whose depends on the other programs."""
         pids = Path(f"/proc/{self.state.pid}/task/{self.state.pid}/children").read_text().split()
         assert len(pids) == 2, "a worker died"
-        return sum(map(proportional_bytes, pids))
+        return sum(map(anonymous_bytes, pids))
 
     def stop(self) -> None:
         self._target.stop(self.folder)
 
 
-def proportional_bytes(pid: str) -> int:
+def anonymous_bytes(pid: str) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return 1024 * int(next(line for line in lines if line.startswith("Pss_Anon:")).split()[1])
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_under_mixed_load_the_workers_do_not_grow(server: Server, capsys: pytest
         running = [pool.submit(job) for job in jobs]
         while time.monotonic() - began < seconds and not any(job.done() for job in running):
             stop.wait(seconds / 200)
-            sizes.append(((time.monotonic() - began) / seconds, server.resident_bytes()))
+            sizes.append(((time.monotonic() - began) / seconds, server.memory_bytes()))
         stop.set()
         *asked, harmed, kept = [job.result() for job in running]
     early = median(size for at, size in sizes if WARM <= at < 2 * WARM)
