@@ -13,7 +13,7 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column
 from mlplatform.serving.problems import Problem
-from mlplatform.serving.values import kind_of
+from mlplatform.serving.values import FLOAT32_MAX, kind_of
 from mlplatform.stats.batch import Array
 
 NUMPY = {
@@ -110,8 +110,12 @@ def from_bytes(given: Described, raw: memoryview) -> Tensor:
 
 
 def from_floats(given: Described, data: list[float]) -> Tensor:
-    """Floats that need no look, as many as the shape says."""
-    return Tensor(given.name, given.datatype, given.shape, np.array(data, np.float64).reshape(given.shape))
+    """Finite floats for FP32 or FP64, as many as the shape says. Problem names one that FP32 does not hold."""
+    values = np.array(data, np.float64)
+    if given.datatype == "FP32" and not bool((np.abs(values) <= FLOAT32_MAX).all()):
+        return from_json(given, data)
+    values = values.astype(_DTYPES[given.datatype], copy=False)
+    return Tensor(given.name, given.datatype, given.shape, values.reshape(given.shape))
 
 
 def from_json(given: Described, data: Any) -> Tensor:

@@ -71,7 +71,7 @@ def quick_request(body: bytes) -> Request | None:
         return None
     given = []
     for item in request.inputs:
-        if item.datatype != "FP64" or not 1 <= len(item.shape) <= 2 or not item.name:
+        if item.datatype not in ("FP32", "FP64") or not 1 <= len(item.shape) <= MAX_RANK or not item.name:
             return None
         described = Described(item.name, item.datatype, tuple(item.shape))
         if min(item.shape) < 1 or described.elements != len(item.data):

@@ -14,7 +14,7 @@ from mlplatform.serving.calls import Call, Payload
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.problems import Problem, UnsupportedMediaType
 from mlplatform.serving.protocols.v2 import InferCodec
-from mlplatform.serving.protocols.v2_request import Wanted
+from mlplatform.serving.protocols.v2_request import Wanted, quick_request
 from mlplatform.stats.batch import Outputs
 
 NUMBERS = [Column("a", "double"), Column("b", "double"), Column("c", "float")]
@@ -162,6 +162,7 @@ def test_columns_beside_the_features_are_kept_apart() -> None:
     [
         as_json(tensor("x", "FP64", [0.5, 1.5, 2.5], [1, 3])),
         as_json(tensor("x", "FP64", [0.5, 1.5, 2.5], [1, 3]), id="k"),
+        as_json(tensor("x", "FP32", [0.5, 1.5, 2.5], [1, 3])),
         as_json(*(tensor(n, "FP64", [v]) for n, v in zip("cab", [2.5, 0.5, 1.5], strict=True))),
     ],
 )
@@ -172,6 +173,22 @@ def test_the_quick_way_reads_what_the_careful_one_reads(sent: Call) -> None:
     assert quick_rows.batch.as_matrix("float64").tolist() == rows.batch.as_matrix("float64").tolist()
     assert rows.batch.as_matrix("float64").tolist() == [[0.5, 1.5, 2.5]]
     assert quick_wanted == wanted
+
+
+def test_a_tensor_of_floats_is_read_the_quick_way() -> None:
+    values = [0.1 * n for n in range(12)]
+    sent = as_json(tensor("x", "FP32", values, [2, 1, 2, 3]))
+    request = quick_request(sent.body)
+    assert request is not None and request[0][0].plain
+    rows, _ = codec([Column("x", "float", shape=(1, 2, 3))]).decode(sent)
+    array = rows.batch.columns()["x"]
+    assert array.dtype == np.float32
+    assert array.tolist() == np.array(values, "float32").reshape(2, 1, 2, 3).tolist()
+
+
+def test_a_float_beyond_fp32_is_named_on_the_quick_way_too() -> None:
+    with pytest.raises(Problem, match=r"input 'x', element 1: expected a number in the range of FP32"):
+        codec(NUMBERS).decode(as_json(tensor("x", "FP32", [0.5, 1e39, 2.5], [1, 3])))
 
 
 def test_a_remembered_json_part_reads_other_bytes() -> None:
