@@ -53,8 +53,8 @@ bench-promotion: $(STAMP) ## What a decision costs and how often it errs: gates,
 	@echo "==> the ledger at a million moves"
 	@$(BIN)/python -m tests.bench.bench_ledger
 
-bench-serving: $(STAMP) ## The model server beside MLflow's and FastAPI: speed, memory, start (ten minutes; wrk if installed)
-	@$(BIN)/python -m tests.bench.bench_serving
+bench-serving: $(STAMP) ## The model server beside its peers: speed, memory, start (ten minutes; wrk if installed; TORCHSERVE=DIR)
+	@$(BIN)/python -m tests.bench.bench_serving $(if $(TORCHSERVE),--torchserve $(TORCHSERVE))
 
 soak: $(STAMP) ## Long runs, before a release: hours (MLPLATFORM_KILLS=20 for fewer kills of each flow)
 	@echo "==> pytest -m soak"

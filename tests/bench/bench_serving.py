@@ -1,6 +1,6 @@
 """Our model server beside its peers, in interleaved rounds on one machine; prints the Markdown of docs/performance.md.
 
-    python -m tests.bench.bench_serving [--quick] [--rounds N] [--seconds S] [--also NAME=URL]
+    python -m tests.bench.bench_serving [--quick] [--rounds N] [--seconds S] [--torchserve DIR] [--also NAME=URL]
 
 Each server answers the same rows over HTTP with two workers and keeps running from the first round to the last; in
 each round all are loaded in turn, and ratios are taken within a round. CPU is that of the server's whole process
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -31,9 +32,10 @@ from tests.bench.serving_processes import Server, free_port, start
 
 WORKERS = 2
 OURS, NO_CAPTURE, MLFLOW = "mlplatform", "mlplatform, capture off", "mlflow models serve"
+TORCHSERVE = "TorchServe"
 NAIVE, TUNED, FLOOR = "FastAPI + ORT, as a user writes it", "FastAPI + ORT, tuned", "floor: a constant"
 JSON_64, BINARY_64 = "JSON", "binary tensors"
-ELSEWHERE = {"TorchServe": "torchserve", "MLServer": "mlserver", "BentoML": "bentoml", "LitServe": "litserve"}
+ELSEWHERE = {"MLServer": "mlserver", "BentoML": "bentoml", "LitServe": "litserve"}
 """Peers that are measured where somebody runs them and names them with `--also`, by their program."""
 
 
@@ -46,6 +48,8 @@ class Plan:
     connections: int = 64
     starts: int = 5
     quick: bool = False
+    torchserve: Path | None = None
+    """The folder of its programs: it lives in a virtual environment of its own."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,36 @@ def fastapi(made: Made, work: Path, name: str, module: str) -> Server:
     command += ["--port", str(port), "--workers", str(WORKERS), "--log-level", "warning", "--no-access-log"]
     target = Target(port, "/predict", made.body("rows"))
     return start(name, target, [command], {"BENCH_ONNX": str(made.onnx)}, work / f"{module}.log")
+
+
+def torchserve(made: Made, work: Path, programs: Path) -> Server:
+    """As its documentation says, with as many workers as the others and no authorization."""
+    store = work / "torchserve"
+    store.mkdir()
+    handler = Path(__file__).parent / "serving_peers" / "torchserve_handler.py"
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    archive = [str(programs / "torch-model-archiver"), "--model-name", made.name, "--version", "1"]
+    archive += ["--serialized-file", str(made.script), "--handler", str(handler), "--export-path", str(store)]
+    subprocess.run(archive, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    port = free_port()
+    addresses = {"inference_address": port, "management_address": free_port(), "metrics_address": free_port()}
+    lines = [f"{name}=http://127.0.0.1:{number}" for name, number in addresses.items()]
+    lines += [f"grpc_inference_port={free_port()}", f"grpc_management_port={free_port()}"]
+    lines += [f"default_workers_per_model={WORKERS}", "disable_token_authorization=true"]
+    settings = store / "config.properties"
+    settings.write_text("\n".join(lines))
+    command = [str(programs / "torchserve"), "--start", "--foreground", "--ncs", "--disable-token-auth"]
+    command += [
+        "--model-store",
+        str(store),
+        "--ts-config",
+        str(settings),
+        "--models",
+        f"{made.name}={made.name}.mar",
+    ]
+    env = {"PATH": path, "LOG_LOCATION": str(work), "METRICS_LOCATION": str(work)}
+    target = Target(port, f"/predictions/{made.name}", made.body("rows"))
+    return start(TORCHSERVE, target, [command], env, work / "torchserve.log")
 
 
 def floor(made: Made, work: Path) -> Server:
@@ -179,7 +213,9 @@ def claims(samples: Samples, against: Sequence[str]) -> Iterator[str]:
     yield f"- p99 with capture against p50: {worst:.1f}x"
 
 
-def not_installed() -> Iterator[str]:
+def not_installed(torchserve_too: bool) -> Iterator[str]:
+    if torchserve_too:
+        yield f"| {TORCHSERVE} | not measured: `--torchserve DIR` names the folder of its programs | | | | | | |"
     for name, program in ELSEWHERE.items():
         if not shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
             yield f"| {name} | not installed | | | | | | |"
@@ -212,15 +248,16 @@ def mlp(work: Path, plan: Plan, also: Sequence[tuple[str, Target]]) -> Iterator[
     made = models.mlp(work / "mlp")
     begin = [partial(fastapi, made, work, TUNED, "fastapi_tuned"), partial(ours, made, work)]
     begin += [] if plan.quick else [partial(mlflow, made, work)]
+    begin += [partial(torchserve, made, work, plan.torchserve)] if plan.torchserve else []
     with running(begin) as started:
         servers = {server.name: server for server in started}
         servers |= {name: Server(name, replace(target, body=made.body("rows")), ()) for name, target in also}
         samples = rounds(servers, plan, work)
         yield f"\n### MLP of 1.3 million parameters, 784 columns, 1 row, {plan.connections} connections\n"
         yield from table(samples, servers, MLFLOW)
-        yield from not_installed()
+        yield from not_installed(TORCHSERVE not in samples)
         yield ""
-        yield from claims(samples, (MLFLOW, TUNED, *(name for name, _ in also)))
+        yield from claims(samples, (MLFLOW, TORCHSERVE, TUNED, *(name for name, _ in also)))
         yield from forms(made, servers[OURS], plan, work)
     small = models.linear(work / "linear")
     with running([partial(ours, small, work)]) as started:
@@ -269,10 +306,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=PORT/PATH", help="a running server"
     )
+    parser.add_argument("--torchserve", type=Path, help="the folder of TorchServe's programs")
     given = parser.parse_args(arguments)
-    plan = Plan(given.rounds, given.seconds)
+    plan = Plan(given.rounds, given.seconds, torchserve=given.torchserve)
     if given.quick:
-        plan = Plan(rounds=1, seconds=1.0, connections=16, starts=1, quick=True)
+        plan = replace(plan, rounds=1, seconds=1.0, connections=16, starts=1, quick=True)
     for line in report(plan, [_running(text) for text in given.also]):
         print(line, flush=True)
 

@@ -31,6 +31,11 @@ class Made:
     digest: str
     bodies: Path
 
+    @property
+    def script(self) -> Path:
+        """As TorchScript; networks have it."""
+        return self.bodies.parent / "script.pt"
+
     def body(self, form: str, rows: int = 1) -> Path:
         return self.bodies / f"{form}-{rows}"
 
@@ -93,6 +98,7 @@ def _network(folder: Path, hidden: Sequence[int]) -> Made:
             serialization_format="pickle",
             pip_requirements=["torch"],
         )
+        torch.jit.trace(model, rows[:1]).save(folder / "script.pt")
     names = [f"p{i}" for i in range(PIXELS)]
     task = Task("classification", "probabilities", tuple(range(CLASSES)))
     values = np.round(rows.numpy().astype(float), 4)
