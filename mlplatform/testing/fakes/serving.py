@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.counts import Counted
@@ -100,6 +101,8 @@ class FakeDocuments:
 class FakeTarget:
     """Port Target: remembers what should run."""
 
+    takes_over_from: ClassVar[frozenset[str]] = frozenset()
+
     fails: str = ""
     """Why the next server does not start."""
     started: list[ServerSpec] = field(default_factory=list)
@@ -123,5 +126,5 @@ class FakeTarget:
     def status(self, folder: Path) -> ServerState:
         return self._states.get(folder, ServerState(folder.name, running=False))
 
-    def stop(self, folder: Path) -> None:
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
         self._states.pop(folder, None)
