@@ -1,6 +1,6 @@
 """In-memory fakes of the ports between control plane and servers.
 
-`tests/contracts/test_documents.py` and `test_target.py` run on these and on the real ones.
+`tests/contracts/test_documents.py`, `test_placements.py` and `test_target.py` run on these and on the real ones.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.counts import Counted
+from mlplatform.domain.placement import Placement
 from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, UsageError
 from mlplatform.ports.extensions import ServerSpec, ServerState
@@ -95,6 +96,21 @@ class FakeDocuments:
         if self.refuses:
             return replace(before, rejected=routes.generation, error=self.refuses)
         return replace(before, generation=routes.generation, rejected=None, error="")
+
+
+@dataclass
+class FakePlacements:
+    """Port Placements."""
+
+    _placed: dict[str, Placement] = field(default_factory=dict)
+
+    def placement(self, endpoint: str) -> Placement | None:
+        return self._placed.get(endpoint)
+
+    def place(self, endpoint: str, placement: Placement | None) -> None:
+        self._placed.pop(endpoint, None)
+        if placement is not None:
+            self._placed[endpoint] = placement
 
 
 @dataclass
