@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-docker lint format bench-promotion bench-serving soak pin clean
+.PHONY: help demo test test-docker lint format bench-promotion bench-serving bench-batching soak pin clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,9 @@ bench-promotion: $(STAMP) ## What a decision costs and how often it errs: gates,
 
 bench-serving: $(STAMP) ## The model server beside its peers: speed, memory, start (ten minutes; wrk if installed; TORCHSERVE=DIR)
 	@$(BIN)/python -m tests.bench.bench_serving $(if $(TORCHSERVE),--torchserve $(TORCHSERVE))
+
+bench-batching: $(STAMP) ## The model server with batching against itself without: three models, 1 to 64 connections (quarter of an hour)
+	@$(BIN)/python -m tests.bench.bench_batching
 
 soak: $(STAMP) ## Long runs, before a release: hours (MLPLATFORM_KILLS=20 for fewer kills of each flow)
 	@echo "==> pytest -m soak"

@@ -9,17 +9,23 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL=""
-# More packages, with their versions: "pandas==3.1.1" for scikit-learn pipelines that pick columns by name.
-ARG EXTRA_PACKAGES=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /tools && python3 -m venv --without-pip /opt/venv
 COPY docker/server-requirements.txt /tmp/requirements.txt
 # Tests and headers of numpy, scipy and scikit-learn stay behind: 62 MB.
 RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache/pip \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
-    # shellcheck disable=SC2086
-    /tools/bin/pip --python /opt/venv/bin/python install --requirement /tmp/requirements.txt ${EXTRA_PACKAGES} \
+    /tools/bin/pip --python /opt/venv/bin/python install --requirement /tmp/requirements.txt \
     && find /opt/venv -type d \( -name tests -o -name include \) -prune -exec rm -rf {} +
+# More packages, with their versions: "pandas==3.1.1" for scikit-learn pipelines that pick columns by name. A step of its
+# own, so that images which differ in it share the one before; what does not go with it is refused.
+ARG EXTRA_PACKAGES=""
+RUN --mount=type=secret,id=ca --mount=type=cache,target=/root/.cache/pip \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
+    # shellcheck disable=SC2086
+    [ -z "${EXTRA_PACKAGES}" ] || { \
+    /tools/bin/pip --python /opt/venv/bin/python install --requirement /tmp/requirements.txt ${EXTRA_PACKAGES} \
+    && find /opt/venv -type d \( -name tests -o -name include \) -prune -exec rm -rf {} + ; }
 COPY mlplatform /app/mlplatform
 RUN python3 -m compileall -q /app
 

@@ -84,6 +84,7 @@ class Wiring:
         from mlplatform.state.windows import SqlRetrainings, SqlWindows
         from mlplatform.store.bundles import FolderBundles
         from mlplatform.store.documents import FolderDocuments
+        from mlplatform.store.placements import FolderPlacements
         from mlplatform.tracking.card import render_card
         from mlplatform.tracking.client import Mlflow
         from mlplatform.tracking.registry import MlflowRegistry
@@ -112,6 +113,7 @@ class Wiring:
             runs=MlflowRuns(mlflow, bundles.stage),
             bundles=bundles,
             documents=documents,
+            placements=FolderPlacements(documents.folder),
             tables=ParquetTables(),
             observations=FolderObservations(documents.folder),
             evaluator=ChildEvaluator(stage=bundles.stage),

@@ -160,7 +160,8 @@ def endpoints(items: Sequence[EndpointState]) -> None:
         (
             e.name,
             f"{e.model} {e.stage}",
-            e.server.url if e.server.running else "stopped",
+            (e.server.url if e.server.running else "stopped")
+            + (f" ({e.target})" if e.target != "local" else ""),
             " ".join(e.serving) or "-",
             e.generation,
             _rolling(e),
@@ -224,7 +225,11 @@ def planned_version(item: PlannedVersion) -> None:
 
 
 def planned_deployment(item: PlannedDeployment) -> None:
-    server = "its server runs" if item.running else "its server would be started"
+    server = f"its server runs on {item.target}"
+    if item.moves_from:
+        server = f"its server would move from {item.moves_from} to {item.target}"
+    elif not item.running:
+        server = f"its server would be started on {item.target}"
     click.echo(f"endpoint {item.endpoint} would serve {item.version}; {server}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlplatform.cli.common import (
 )
 from mlplatform.domain.access import is_loopback
 from mlplatform.domain.limits import RequestLimits, option
+from mlplatform.domain.policy import Use
 from mlplatform.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,21 +32,57 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", required=False)
 @click.option("--stage", help="Default: the highest stage with an endpoint.")
+@click.option("--target", help="Where the server runs from now on, where the policy leaves that open.")
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the target; may be repeated."
+)
 @dry_run_option
 @json_option
-def deploy(model: str | None, stage: str | None, dry_run: bool, as_json: bool) -> None:
+def deploy(
+    model: str | None,
+    stage: str | None,
+    target: str | None,
+    options: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Start a stage's model server with the version that holds the stage.
+
+    With --target it runs there from now on, after a promote, a rollback or a restart too: `local`, `docker` or
+    `external`. One that runs elsewhere is moved; between `local` and `docker` it keeps its port, and no request is
+    refused. A policy that names a target is not overruled.
 
     \b
     mlplatform deploy churn --stage production
+    mlplatform deploy churn --target docker --option memory_mb=1500
     """
     name, p = only_model(model), platform()
+    chosen = _target(target, options)
     if dry_run:
         from mlplatform.flows import plan
 
-        emit(plan.deployment(p.world, p.policy(name), stage), as_json, render.planned_deployment)
+        planned = plan.deployment(p.world, p.policy(name), stage, chosen)
+        emit(planned, as_json, render.planned_deployment)
         return
-    emit([p.deploy(name, stage)], as_json, render.endpoints)
+    emit([p.deploy(name, stage, chosen)], as_json, render.endpoints)
+
+
+def _target(name: str | None, options: tuple[str, ...]) -> Use | None:
+    """What was chosen; the values are written as in a policy, text without quotes too."""
+    if name is None:
+        if options:
+            raise UsageError("Add --target.", what=f"--option {options[0]} belongs to no target")
+        return None
+    values: dict[str, Any] = {}
+    for given in options:
+        key, sign, text = given.partition("=")
+        if not key or not sign:
+            raise UsageError(what=f"--option {given!r}: write KEY=VALUE, for example memory_mb=1500")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return Use(name, values)
 
 
 @click.command()

@@ -36,6 +36,7 @@ def _server(folder: Path, endpoint: Endpoint) -> dict[str, Any]:
         "tls": tls,
         "behind_proxy": endpoint.behind_proxy,
         "target": endpoint.target,
+        "options": dict(endpoint.options),
         "port": endpoint.port,
         "workers": endpoint.workers,
         "limits": endpoint.limits,

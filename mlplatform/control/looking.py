@@ -29,6 +29,7 @@ from mlplatform.errors import (
 from mlplatform.flows import (
     approve,
     live,
+    placing,
     reconcile,
     retire,
     retrain,
@@ -45,7 +46,7 @@ from mlplatform.flows.trend import trend
 from mlplatform.flows.verify import Verified
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
-from mlplatform.ports.extensions import ServerState, Target
+from mlplatform.ports.extensions import ServerState
 from mlplatform.ports.state import Schedules
 from mlplatform.store.heads import FileHeads
 from mlplatform.wiring import Wiring
@@ -66,6 +67,8 @@ class EndpointState:
     """The rollout's step, while it has some to go."""
     others: tuple[str, ...] = ()
     """Models that the server answers for beside this one."""
+    target: str = "local"
+    """Where the server runs."""
 
     @property
     def path(self) -> str:
@@ -223,7 +226,6 @@ class Looking:
     def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
         endpoint = policy.stage(stage).endpoint
         assert endpoint is not None
-        target: Target = self.world.build("target", endpoint.runs_on)
         routes = self.world.documents.routes(endpoint.name)
         active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
         rolling = live.running(self.world, policy, stage)
@@ -231,12 +233,13 @@ class Looking:
             endpoint.name,
             policy.model,
             stage,
-            target.status(self.world.documents.folder(endpoint.name)),
+            placing.state(self.world, endpoint),
             tuple(f"{r.model}@{r.version}" for r in routes.part(policy.model).routes) if routes else (),
             routes.generation if routes else 0,
             rolling[0] if rolling else active[-1] if active else None,
             rolling[1] if rolling else None,
             tuple(name for name in routes.models if name != policy.model) if routes else (),
+            placing.where(self.world, endpoint).use,
         )
 
     def _as_of(self, policy: Policy) -> datetime:

@@ -17,6 +17,7 @@ from mlplatform.chains import PATIENCE_SECONDS
 from mlplatform.control.looking import EndpointState, Looking
 from mlplatform.domain.ledger import Entry
 from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.policy import Use
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.token import Token
@@ -32,6 +33,7 @@ from mlplatform.flows import (
     deploy,
     gc,
     monitor,
+    placing,
     plan,
     promote,
     reconcile,
@@ -52,7 +54,6 @@ from mlplatform.flows.sound import demand_bytes, demand_permitted
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
-from mlplatform.ports.extensions import Target
 from mlplatform.ports.state import Lease, Schedule
 from mlplatform.stats.batch import Array, Columns, Outputs
 from mlplatform.stats.labels import to_labels
@@ -144,8 +145,11 @@ class Platform(Looking):
 
     # --- serving --------------------------------------------------------------------------------------------------
 
-    def deploy(self, model: str, stage: str | None = None) -> EndpointState:
-        """Start the stage's server and let it serve the stage's holder."""
+    def deploy(self, model: str, stage: str | None = None, target: Use | None = None) -> EndpointState:
+        """Start the stage's server and let it serve the stage's holder; with `target` there, and from now on.
+
+        Raises Refused where the policy names another target.
+        """
         with self._chains.changing(model) as policy:
             chosen = self._endpoint_stage(policy, stage)
             if self.world.ledger.standings(model).holder(chosen) is None:
@@ -153,6 +157,8 @@ class Platform(Looking):
                     what=f"no version of {model} is in {chosen}",
                     hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
                 )
+            if target is not None:
+                deploy.move_server(self.world, policy, chosen, target, self.actor)
             deploy.serve_holder(self.world, policy, chosen, start=True)
         return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
 
@@ -167,8 +173,7 @@ class Platform(Looking):
             with self._chains.changing(model) as policy:
                 deploy.publish(self.world, policy, chosen, None, start=False)
             return endpoint.name
-        target: Target = self.world.build("target", endpoint.runs_on)
-        target.stop(self.world.documents.folder(endpoint.name))
+        placing.stop(self.world, endpoint)
         return endpoint.name
 
     def predict(self, ref: str, columns: Columns) -> Outputs:

@@ -31,9 +31,12 @@ class Kind(StrEnum):
     """Its bytes were freed."""
     RESTORED = "restored"
     """Its bytes are there again."""
+    TARGET_CHOSEN = "target_chosen"
+    """Where the server of the stage's endpoint runs; the version is the one that it answers with."""
 
 
-MOVES = tuple(kind for kind in Kind if kind not in (Kind.REGISTERED, Kind.APPROVED, Kind.REFUSED))
+_STAY = (Kind.REGISTERED, Kind.APPROVED, Kind.REFUSED, Kind.TARGET_CHOSEN)
+MOVES = tuple(kind for kind in Kind if kind not in _STAY)
 """Kinds that may take a version into a stage or out of it."""
 
 

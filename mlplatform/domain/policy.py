@@ -72,8 +72,9 @@ class Tls:
 class Endpoint:
     name: str
     """What `predict`, `label` and the server's folder are called by."""
-    target: str = "local"
-    """Where the server runs."""
+    target: str | None = None
+    """Where the server runs. Unset, and without `options`: where `mlplatform deploy --target` put it, `local` until
+    then."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the target, for example `{ memory_mb = 4000 }` of `docker`."""
     port: int = 0
@@ -117,8 +118,13 @@ class Endpoint:
 
     @property
     def runs_on(self) -> Use:
-        """The target with its options."""
-        return Use(self.target, self.options)
+        """The target with its options, as the policy has it."""
+        return Use(self.target or "local", self.options)
+
+    @property
+    def leaves_target_open(self) -> bool:
+        """Whether a command may choose it."""
+        return self.target is None and not self.options
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from functools import partial
 
 from mlplatform.domain.counts import SHADOW
 from mlplatform.domain.ladder import STANDBY
-from mlplatform.domain.policy import Endpoint, Policy, Tls
+from mlplatform.domain.ledger import Actor
+from mlplatform.domain.placement import Choice, Placement
+from mlplatform.domain.policy import Endpoint, Policy, Tls, Use
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, UnknownName, UsageError
-from mlplatform.flows import access
+from mlplatform.flows import access, placing
 from mlplatform.flows.live import running
 from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World
-from mlplatform.ports.extensions import ServerSpec, ServerState, Target, TlsFiles
+from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 
 IN_EFFECT_SECONDS = 30.0
 CANARY = "canary"
@@ -27,9 +29,18 @@ CANARY = "canary"
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
     """The endpoint's server, started if it does not run, and told whose tokens hold."""
     endpoint = _endpoint(policy, stage)
-    target: Target = world.build("target", endpoint.runs_on)
     access.tell(world, endpoint.name)
-    return target.apply(server_spec(world, policy, endpoint))
+    return placing.start(world, policy, stage, server_spec(world, policy, endpoint))
+
+
+def move_server(world: World, policy: Policy, stage: str, target: Use, actor: Actor) -> ServerState:
+    """Let the endpoint's server run on a target that somebody chose, from now on. It answers on the same port, with
+    what it answers with now. Raises Refused where the policy does not leave that open, UnknownName, UsageError."""
+    endpoint = _endpoint(policy, stage)
+    placing.demand_open(world, policy, endpoint, target)
+    access.tell(world, endpoint.name)
+    choice = Placement(target, Choice(actor, world.clock.now())) if endpoint.leaves_target_open else None
+    return placing.start(world, policy, stage, server_spec(world, policy, endpoint), choice)
 
 
 def server_spec(world: World, policy: Policy, endpoint: Endpoint) -> ServerSpec:
@@ -58,9 +69,7 @@ def tls_files(world: World, policy: Policy, tls: Tls) -> TlsFiles:
 
 def is_too_lax(world: World, policy: Policy, endpoint: Endpoint) -> bool:
     """Whether the server runs without tokens or TLS that the policy demands by now."""
-    target: Target = world.build("target", endpoint.runs_on)
-    desired = server_spec(world, policy, endpoint)
-    return target.status(desired.folder).is_laxer_than(desired)
+    return placing.state(world, endpoint).is_laxer_than(server_spec(world, policy, endpoint))
 
 
 def publish(
@@ -122,8 +131,7 @@ def is_sound(world: World, version: Version) -> bool:
 
 
 def is_running(world: World, endpoint: Endpoint) -> bool:
-    target: Target = world.build("target", endpoint.runs_on)
-    return target.status(world.documents.folder(endpoint.name)).running
+    return placing.state(world, endpoint).running
 
 
 def has_others(world: World, endpoint: Endpoint, model: str) -> bool:

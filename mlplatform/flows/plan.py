@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from mlplatform.domain.governor import Permit, may_retrain
+from mlplatform.domain.placement import wanted
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step, next_step
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
-from mlplatform.flows import live, probation
+from mlplatform.flows import live, placing, probation
 from mlplatform.flows.deploy import is_running
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
@@ -43,6 +44,10 @@ class PlannedDeployment:
     endpoint: str
     version: str
     running: bool
+    target: str
+    """Where the server would run."""
+    moves_from: str = ""
+    """The target that it runs on now, where that is another."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,11 @@ def compression(world: World, parent: Version, steps: Sequence[Use]) -> PlannedV
     return PlannedVersion(parent.model, manifest.runtime, size, source, next(known, None), notes)
 
 
-def deployment(world: World, policy: Policy, stage: str | None) -> PlannedDeployment:
-    """The version that the stage's server would serve; raises UsageError when there is none."""
+def deployment(
+    world: World, policy: Policy, stage: str | None, target: Use | None = None
+) -> PlannedDeployment:
+    """The version that the stage's server would serve, and where; raises UsageError when there is none, and what
+    `deploy` raises for a target."""
     chosen = stage or policy.live_stage
     endpoint = policy.stage(chosen).endpoint if chosen else None
     holder = world.ledger.standings(policy.model).holder(chosen) if chosen else None
@@ -106,7 +114,12 @@ def deployment(world: World, policy: Policy, stage: str | None) -> PlannedDeploy
         missing = "version" if endpoint else "endpoint"
         raise UsageError(what=f"{chosen or 'no stage'} of {policy.model} has no {missing}")
     demand_bytes(world, version)
-    return PlannedDeployment(endpoint.name, version.ref, is_running(world, endpoint))
+    if target is not None:
+        placing.demand_open(world, policy, endpoint, target)
+    to = target or wanted(endpoint, world.placements.placement(endpoint.name)).target
+    now, running = placing.where(world, endpoint), is_running(world, endpoint)
+    moves_from = now.use if running and now.use != to.use else ""
+    return PlannedDeployment(endpoint.name, version.ref, running, to.use, moves_from)
 
 
 def retraining(world: World, policy: Policy, forced: bool) -> PlannedRetraining:

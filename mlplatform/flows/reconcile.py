@@ -38,6 +38,7 @@ def differences(world: World, policy: Policy, alone: bool = False) -> list[Diffe
         *_lagging(world, policy),
         *_bytes(world, policy),
         *_chain(world, policy),
+        *_moving(world, policy, alone),
         *_serving(world, policy),
         *_access(world, policy),
     ]
@@ -171,6 +172,22 @@ def _serving(world: World, policy: Policy) -> list[Difference]:
                 bound(deploy.start_server, world, policy, stage),
             )
             found.append(Difference(policy.model, what, "started again", mend))
+    return found
+
+
+def _moving(world: World, policy: Policy, alone: bool) -> list[Difference]:
+    """Servers that were being brought to a target by a process that died. Not settled before every verb: a rollback
+    must not wait for an engine that is down."""
+    if not alone and is_held(world.leases, f"change:{policy.model}", world.clock.now()):
+        return []
+    found = []
+    for stage in policy.ladder.stages:
+        endpoint = policy.stage(stage).endpoint
+        known = world.placements.placement(endpoint.name) if endpoint else None
+        if endpoint and known and not known.settled:
+            what = f"the server of endpoint {endpoint.name} was being brought to target {known.target.use}"
+            mend = bound(deploy.start_server, world, policy, stage)
+            found.append(Difference(policy.model, what, "brought to its end", mend))
     return found
 
 

@@ -26,7 +26,7 @@ from mlplatform.ports.state import (
     Tokens,
     Windows,
 )
-from mlplatform.ports.store import Bundles, Documents, Trust
+from mlplatform.ports.store import Bundles, Documents, Placements, Trust
 from mlplatform.ports.tracking import Card, Registry, Runs
 
 
@@ -48,6 +48,7 @@ class World:
     runs: Runs
     bundles: Bundles
     documents: Documents
+    placements: Placements
     tables: Tables
     observations: Observations
     evaluator: Evaluator

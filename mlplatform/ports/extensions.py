@@ -180,12 +180,18 @@ class ServerState:
 class Target(Protocol):
     """Where a model server runs."""
 
+    takes_over_from: ClassVar[frozenset[str]]
+    """Targets whose server in the same folder `apply` ends itself, once its own is ready; those of others have ended
+    before."""
+
     def apply(self, desired: ServerSpec) -> ServerState:
         """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that is laxer than
         desired is started again."""
 
     def status(self, folder: Path) -> ServerState: ...
-    def stop(self, folder: Path) -> None: ...
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
+        """End the server, once its requests are answered. `keep_port`: another target takes over; where that can be
+        done, connections wait for it."""
 
 
 @dataclass(frozen=True)

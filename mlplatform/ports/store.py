@@ -13,6 +13,7 @@ from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.chain import Head
 from mlplatform.domain.counts import Counted
+from mlplatform.domain.placement import Placement
 from mlplatform.domain.routes import Routes, WorkerStatus
 
 Stage = Callable[[], AbstractContextManager[Path | str]]
@@ -118,6 +119,16 @@ class Documents(Protocol):
     def wait_in_effect(self, endpoint: str, generation: int, seconds: float, model: str = "") -> None:
         """Return once every worker has acknowledged, what is said of `model` where one is named; raises
         ServerDidNotFollow."""
+
+
+class Placements(Protocol):
+    """Where endpoints' servers run."""
+
+    def placement(self, endpoint: str) -> Placement | None:
+        """None for an endpoint whose server was never started. Raises WorldError where that cannot be told."""
+
+    def place(self, endpoint: str, placement: Placement | None) -> None:
+        """Note it, so that it is there after a power cut; None forgets it."""
 
 
 class Trust(Protocol):

@@ -38,13 +38,13 @@ class Port:
     def of_worker(cls, given: argparse.Namespace) -> Port | None:
         return cls(given.folder, given.keeper, given.worker, given.of) if given.keeper else None
 
-    def ask(self) -> list[socket.socket]:
+    def ask(self, door: str = SOCKET) -> list[socket.socket]:
         """The listening sockets of this worker. Raises OSError where no keeper is."""
         handle = os.open(self.keeper, os.O_RDONLY)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as keeper:
                 keeper.settimeout(PATIENCE_SECONDS)
-                keeper.connect(short_path(handle))
+                keeper.connect(short_path(handle, door))
                 keeper.sendall(json.dumps({"place": self.place, "of": self.of}).encode())
                 _, handles, _, _ = socket.recv_fds(keeper, 1, MOST_WORKERS)
         finally:
@@ -71,9 +71,9 @@ async def join(port: Port, accept: Callable[[socket.socket], Awaitable[None]]) -
     (port.folder / "workers" / f"{os.getpid()}.joined").touch()
 
 
-def short_path(folder: int) -> str:
+def short_path(folder: int, name: str) -> str:
     """A unix socket's path may have 107 bytes, a folder's more."""
-    return f"/proc/self/fd/{folder}/{SOCKET}"
+    return f"/proc/self/fd/{folder}/{name}"
 
 
 def _asked(port: Port) -> list[socket.socket] | None:

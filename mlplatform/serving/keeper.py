@@ -2,7 +2,7 @@
 
 It listens and never accepts. A worker asks on a unix socket and is handed the listening sockets (SCM_RIGHTS), so that
 two servers answer on one port while one replaces the other, connections wait in the queue while none is there, and a
-container needs no network of its own.
+container needs no network of its own. With `--take-over` the sockets are those of the server that runs in the folder.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlplatform.errors import AlreadyRunning, MlplatformError
-from mlplatform.serving.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, short_path
+from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
+from mlplatform.serving.handover import hand, opened, question, taken_over
+from mlplatform.serving.joining import SOCKET
 from mlplatform.serving.main import BACKLOG, listen
-
-LONGEST_QUESTION_BYTES = 200
 
 
 @dataclass
@@ -42,6 +41,19 @@ class Keeper:
         keeper.handed(0, 1)
         return keeper
 
+    @classmethod
+    def of_server(cls, folder: Path, host: str) -> Keeper:
+        """With the sockets of the server without a container that runs in a folder. Raises WorldError."""
+        try:
+            sockets = taken_over(folder)
+        except OSError as error:
+            raise WorldError(
+                what=f"the server of {folder.name} does not hand over its port: {error}"
+            ) from error
+        for each in sockets:  # or the port could not be shared with more of them
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return cls(host, sockets[0].getsockname()[1], sockets)
+
     def handed(self, place: int, of: int) -> list[socket.socket]:
         """What worker `place` of `of` answers. Sockets that an earlier server with more workers had are shared out:
         none may be without a worker, its connections would wait for ever."""
@@ -51,12 +63,8 @@ class Keeper:
 
     def answer(self, asked: socket.socket) -> None:
         """Hand sockets to a worker."""
-        asked.settimeout(PATIENCE_SECONDS)
-        question = json.loads(asked.recv(LONGEST_QUESTION_BYTES))
-        place, of = int(question["place"]), int(question["of"])
-        if not 0 <= place < of <= MOST_WORKERS:
-            raise ValueError(f"there is no worker {place} of {of}")
-        socket.send_fds(asked, [b"."], [each.fileno() for each in self.handed(place, of)])
+        place, of = question(asked)
+        hand(asked, self.handed(place, of))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -68,22 +76,16 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def keep(folder: Path, host: str, port: int, owner: int) -> None:
+def keep(folder: Path, host: str, port: int, owner: int, take_over: bool = False) -> None:
     """Hold the port until this process is ended; only `owner` may ask for it."""
     lock = (folder / "keeper.lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise AlreadyRunning(what="The keeper of the port", pid="?", address="") from None
-    keeper = Keeper.of(host, port)
-    place = folder / SOCKET
-    place.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        handle = os.open(folder, os.O_RDONLY)
-        door.bind(short_path(handle))
-        os.chmod(place, 0o600)
-        os.chown(place, owner, -1)
-        door.listen()
+    keeper = Keeper.of_server(folder, host) if take_over else Keeper.of(host, port)
+    with opened(folder, SOCKET) as door:
+        os.chown(folder / SOCKET, owner, -1)
         _announce(folder, keeper)
         while True:
             asked, _ = door.accept()
@@ -104,9 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--owner", type=int, required=True, help="user id of the servers")
+    parser.add_argument("--take-over", action="store_true", help="from the server that runs in the folder")
     given = parser.parse_args(arguments)
     try:
-        keep(given.folder, given.host, given.port, given.owner)
+        keep(given.folder, given.host, given.port, given.owner, given.take_over)
     except MlplatformError as error:
         print(f"error: {error}. {error.next_step}".rstrip(), file=sys.stderr)
         return error.exit_code

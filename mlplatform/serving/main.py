@@ -2,7 +2,7 @@
 
 The parent holds the listening sockets, one a worker (SO_REUSEPORT), and starts a worker for each. A worker
 that dies is started again on the same socket, so that connections that wait in its queue are answered by
-the next one.
+the next one. Another server that takes over the port is handed the sockets: see `handover`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -27,6 +28,7 @@ from mlplatform.domain.limits import RequestLimits
 from mlplatform.errors import AlreadyRunning, MlplatformError, PortInUse, UsageError, WorldError
 from mlplatform.serving import logs
 from mlplatform.serving.guards import Guards, add_guards
+from mlplatform.serving.handover import Door, adopted
 from mlplatform.serving.joining import add_port
 from mlplatform.serving.limits import add_limits, limits_of
 from mlplatform.serving.metrics import Ended
@@ -62,13 +64,16 @@ def serve(given: argparse.Namespace) -> int:
 
 def _serve_locked(folder: Path, given: argparse.Namespace, guards: Guards, limits: RequestLimits) -> None:
     _clean(folder)
-    listeners = listen(given.host, given.port, given.workers)
+    if given.adopt:
+        listeners = adopted(folder, given.workers)
+    else:
+        listeners = [[listener] for listener in listen(given.host, given.port, given.workers)]
     telling = Telling.of(given)
     telling.configure("parent")
     supervisor = Supervisor(folder, listeners, limits, guards, telling, given.keeper)
     try:
         supervisor.start()
-        _announce(folder, given.host, listeners[0].getsockname()[1], given.workers, guards)
+        _announce(folder, given.host, listeners[0][0].getsockname()[1], given.workers, guards)
         supervisor.watch()
     finally:
         supervisor.stop()
@@ -122,9 +127,9 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
 
 @dataclass
 class Worker:
-    """A worker's place: its socket, and the process in it."""
+    """A worker's place: its sockets, of which there is one unless they were taken over, and the process in it."""
 
-    listener: socket.socket
+    listeners: Sequence[socket.socket]
     number: int
     process: subprocess.Popen[bytes] | None = None
     lifeline: int = -1
@@ -138,7 +143,7 @@ class Supervisor:
     """Keeps the workers running."""
 
     folder: Path
-    listeners: list[socket.socket]
+    listeners: Sequence[Sequence[socket.socket]]
     limits: RequestLimits
     guards: Guards
     telling: Telling
@@ -154,7 +159,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._told_to_stop)
         signal.signal(signal.SIGINT, self._told_to_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it has to wake us, no more
-        self._workers = [Worker(listener, number) for number, listener in enumerate(self.listeners)]
+        self._door = Door(self.folder, [each for listeners in self.listeners for each in listeners])
+        self._workers = [Worker(listeners, number) for number, listeners in enumerate(self.listeners)]
         self._ended = Ended(self.folder, len(self.listeners))
         for worker in self._workers:
             self._start(worker)
@@ -162,10 +168,13 @@ class Supervisor:
     def watch(self) -> None:
         """Start again whoever dies; returns when we are told to stop."""
         while True:
-            if select.select([self._wake], [], [], self._pause())[0]:
+            woken, _, _ = select.select([self._wake, *self._door.handles], [], [], self._pause())
+            if self._wake in woken:
                 os.read(self._wake, 4096)
             if self._stopping:
                 return
+            if set(self._door.handles) & set(woken):
+                self._door.answer()
             for worker in self._workers:
                 self._look_after(worker)
 
@@ -173,8 +182,10 @@ class Supervisor:
         """Let the workers finish their requests; then none is left."""
         running = [worker for worker in self._workers if worker.process is not None]
         # Who comes when the workers have stopped is refused by the system, and does not wait in vain.
+        self._door.close()
         for worker in self._workers:
-            worker.listener.close()
+            for listener in worker.listeners:
+                listener.close()
         for worker in running:
             _cut(worker)  # it learns that nobody takes its place; one that just starts ignores signals
             _signal(worker, signal.SIGTERM)
@@ -192,14 +203,15 @@ class Supervisor:
 
     def _start(self, worker: Worker) -> None:
         theirs, worker.lifeline = os.pipe()
-        listener = worker.listener.fileno()
+        listeners = [listener.fileno() for listener in worker.listeners]
         command = [sys.executable, "-P", "-m", "mlplatform.serving.worker", "--folder", str(self.folder)]
-        command += ["--listener", str(listener), "--lifeline", str(theirs)]
+        command += [word for listener in listeners for word in ("--listener", str(listener))]
+        command += ["--lifeline", str(theirs)]
         command += [*self.limits.words(), *self.guards.words()]
         command += ["--worker", str(worker.number), *self.telling.words()]
         if self.keeper is not None:
             command += ["--keeper", str(self.keeper), "--of", str(len(self.listeners))]
-        worker.process = subprocess.Popen(command, pass_fds=(listener, theirs), stdin=subprocess.DEVNULL)
+        worker.process = subprocess.Popen(command, pass_fds=(*listeners, theirs), stdin=subprocess.DEVNULL)
         os.close(theirs)
         worker.started_at = time.monotonic()
 
@@ -311,6 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--workers", type=_positive, default=1)
+    parser.add_argument("--adopt", action="store_true", help="take over the port that is kept in the folder")
     parser.add_argument("--behind-proxy", action="store_true", help="allow a wide address without TLS")
     add_port(parser)
     add_limits(parser)

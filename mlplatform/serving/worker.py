@@ -1,4 +1,4 @@
-"""One worker process: `python -m mlplatform.serving.worker`, started by `main` with a listening socket and
+"""One worker process: `python -m mlplatform.serving.worker`, started by `main` with listening sockets and
 a pipe.
 
 It ends on SIGTERM, after the requests in flight, and when the pipe closes, because then its parent is gone.
@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -40,7 +41,7 @@ OTHER_FILES = 256
 
 async def serve(
     app: App,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     lifeline: int,
     limits: RequestLimits,
     guards: Guards,
@@ -67,7 +68,8 @@ async def serve(
     server = Server(app, limits, certificate.context if certificate else None, app.gate)
     await app.start()
     gc.freeze()
-    await server.start(listener)
+    for listener in listeners:
+        await server.start(listener)
     if port is not None:
         beside.append(asyncio.create_task(join(port, server.start)))
     await told.wait()
@@ -82,7 +84,9 @@ async def serve(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mlplatform.serving.worker", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
+    parser.add_argument(
+        "--listener", type=int, required=True, action="append", help="descriptor of a listening socket"
+    )
     parser.add_argument(
         "--lifeline", type=int, required=True, help="descriptor of a pipe whose other end the parent holds"
     )
@@ -102,8 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     app = _app(given, limits, guards)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        listener, port = socket.socket(fileno=given.listener), Port.of_worker(given)
-        runner.run(serve(app, listener, given.lifeline, limits, guards, port))
+        listeners, port = [socket.socket(fileno=each) for each in given.listener], Port.of_worker(given)
+        runner.run(serve(app, listeners, given.lifeline, limits, guards, port))
     return 0
 
 

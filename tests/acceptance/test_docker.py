@@ -25,6 +25,8 @@ from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ServerDidNotStart, WorldError
 from mlplatform.plugins.targets import engine
 from mlplatform.plugins.targets.docker import DockerTarget
+from mlplatform.plugins.targets.image import ServerImage
+from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_onnx_bundle
@@ -45,10 +47,12 @@ class Load:
     """Clients that ask without a pause, half of them over new connections, and what they were told."""
 
     url: str
+    body: dict[str, Any] = field(default_factory=lambda: BODY)
     answered: list[str] = field(default_factory=list)
     """Ids of the requests that were answered."""
     failed: list[str] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
+    slowest_s: float = 0.0
 
     @contextmanager
     def running(self, clients: int = 4) -> Iterator[None]:
@@ -67,14 +71,16 @@ class Load:
         headers = {} if keep else {"connection": "close"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=20) as client:
             while not stop.is_set():
+                asked_at = time.monotonic()
                 try:
-                    answer = client.post("/invocations", json=BODY)
+                    answer = client.post("/invocations", json=self.body)
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
                     continue
                 if answer.status_code != 200:
                     self.failed.append(answer.text)
                     continue
+                self.slowest_s = max(self.slowest_s, time.monotonic() - asked_at)
                 self.answered.append(answer.headers["mlplatform-request-id"])
                 self.versions.add(answer.headers["mlplatform-model"])
 
@@ -184,6 +190,7 @@ def test_a_new_container_takes_over_behind_the_same_port(tmp_path: Path) -> None
     endpoint.publish(1)
     load, wide = Load(endpoint.url), replace(endpoint.spec, workers=2)
     other = replace(endpoint.target, packages=("wheel==0.45.1",))
+    ServerImage(other.base_image, other.packages).ensure()  # not while clients take what the build needs
     try:
         with load.running():
             until(lambda: load.answered)
@@ -198,9 +205,7 @@ def test_a_new_container_takes_over_behind_the_same_port(tmp_path: Path) -> None
         assert seen[0] == seen[1] != seen[2] == seen[3]
     finally:
         other.stop(endpoint.spec.folder)
-    blocks = (endpoint.spec.folder / "capture").glob("*.npz")
-    captured = [i.decode() for path in blocks for i in np.load(path, allow_pickle=False)["request"]]
-    assert sorted(captured) == sorted(load.answered)
+    assert sorted(_captured(endpoint.spec.folder)) == sorted(load.answered)
 
 
 def test_the_one_before_goes_on_when_the_new_one_does_not_become_ready(tmp_path: Path) -> None:
@@ -256,32 +261,63 @@ def test_an_engine_that_does_not_answer_is_told_with_a_next_step(
     assert 'target = "local"' in told.value.next_step
 
 
-def test_a_version_is_promoted_and_taken_back_in_a_container(small_sqlite: SmallProject) -> None:
+def test_a_server_moves_into_a_container_and_back_and_no_request_fails(small_sqlite: SmallProject) -> None:
+    """By a command, which promote and rollback leave alone; then by the policy, which a command does not overrule."""
     with small_sqlite.copied() as place:
-        policy = POLICY.replace(
-            '{ name = "churn" }', '{ name = "churn", target = "docker", options = { memory_mb = 1500 } }'
-        )
-        (place.folder / "policy.toml").write_text(policy)
+        place.done("deploy", MODEL)
+        folder = place.servers / MODEL
+        state = LocalTarget().status(folder)
+        load = Load(state.url, {"inputs": [[0.0, 0.0, 0.0]]})
         try:
-            _promote_and_take_back(place)
+            with load.running(clients=2):
+                place.done("deploy", MODEL, "--target", "docker", "--option", "memory_mb=1500")
+                assert (_target(place), DockerTarget().status(folder).port) == ("docker", state.port)
+                _promote_and_take_back(place, load)
+                place.done("deploy", MODEL, "--target", "local")
+                assert (_target(place), LocalTarget().status(folder).port) == ("local", state.port)
+                assert engine.containers(f"mlplatform.folder={folder}") == []
+                _name_target(place, "docker")
+                code, told = place.run("deploy", MODEL, "--target", "local")
+                assert (code, "runs on docker (memory_mb = 1500)" in told) == (3, True), told
+                place.done("deploy", MODEL)
+                assert DockerTarget().status(folder).port == state.port
+                _wait_for_more(load)
         finally:
             place.done("undeploy", MODEL)
+        print(f"three moves: {len(load.answered)} requests, the slowest took {load.slowest_s:.2f} s")
+        assert load.failed == []
+        assert load.versions == {f"{MODEL}@2", f"{MODEL}@3"}
+        assert set(_captured(folder)) == set(load.answered)
 
 
-def _promote_and_take_back(place: Place) -> None:
-    place.done("deploy", MODEL)
-    assert _live(place) == f"{MODEL}@2"
+def _promote_and_take_back(place: Place, load: Load) -> None:
     [container] = engine.containers(f"mlplatform.folder={place.servers / MODEL}")
+    found = engine.inspect("container", container)
+    assert found and found["HostConfig"]["Memory"] == 1500 * 2**20
     place.done("promote", f"{MODEL}@3", "production", "--reason", "better")
-    assert _live(place) == f"{MODEL}@3"
+    _wait_for_more(load)
     place.done("rollback", MODEL, "--reason", "worse")
-    assert _live(place) == f"{MODEL}@2"
+    place.done("reconcile", MODEL)
+    place.done("deploy", MODEL)
     assert engine.containers(f"mlplatform.folder={place.servers / MODEL}") == [container]
 
 
-def _live(place: Place) -> str:
-    state = DockerTarget().status(place.servers / MODEL)
-    rows = {"inputs": [[0.0, 0.0, 0.0]]}
-    answer = httpx.post(f"{state.url}/invocations", json=rows)
-    assert answer.status_code == 200, answer.text
-    return answer.headers["mlplatform-model"]
+def _target(place: Place) -> str:
+    [found] = place.told("endpoints")
+    return str(found["target"])
+
+
+def _name_target(place: Place, target: str) -> None:
+    named = f'{{ name = "churn", target = "{target}", options = {{ memory_mb = 1500 }} }}'
+    (place.folder / "policy.toml").write_text(POLICY.replace('{ name = "churn" }', named))
+
+
+def _wait_for_more(load: Load) -> None:
+    asked = len(load.answered)
+    until(lambda: len(load.answered) > asked + 20)
+
+
+def _captured(folder: Path) -> list[str]:
+    """Ids of the requests in blocks that nobody has read in."""
+    blocks = (folder / "capture").glob("*.npz")
+    return [i.decode() for path in blocks for i in np.load(path, allow_pickle=False)["request"]]

@@ -74,7 +74,7 @@ def ours(made: Made, work: Path, workers: int = WORKERS, capture: bool = True) -
     (folder / "routes.json").write_bytes(Routes("bench", 1, (route,), capture=rule).encode())
     command = [sys.executable, "-m", "mlplatform.serving.main", "--folder", str(folder)]
     command += ["--port", str(port), "--workers", str(workers)]
-    form = "split" if made.name == "logistic" else "inputs"
+    form = "inputs" if made.name in ("mlp", "linear") else "split"
     return start(name, Target(port, "/invocations", made.body(form)), [command], {}, work / "ours.log")
 
 

@@ -1,6 +1,7 @@
-"""The models and bodies of `bench_serving`: each as MLflow logs it, as ONNX, as our bundle, and rows to send.
+"""The models and bodies of the server's benchmarks: each as MLflow logs it, as ONNX, as our bundle, and rows to send.
 
-`logistic`: scikit-learn, 30 columns, scaled. `mlp`: PyTorch, 784-1024-512-10, 1.3 million parameters. `linear`: 784-10.
+`logistic`: scikit-learn, 30 columns, scaled. `forest`: the same columns, 50 trees of depth 6. `mlp`: PyTorch,
+784-1024-512-10, 1.3 million parameters. `linear`: 784-10.
 """
 
 from __future__ import annotations
@@ -45,15 +46,26 @@ class Made:
 
 
 def logistic(folder: Path) -> Made:
-    import mlflow
-    from skl2onnx import to_onnx
-    from sklearn.datasets import load_breast_cancer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    return _sklearn(folder, make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)))
+
+
+def forest(folder: Path) -> Made:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return _sklearn(folder, RandomForestClassifier(n_estimators=50, max_depth=6, random_state=0))
+
+
+def _sklearn(folder: Path, model: Any) -> Made:
+    import mlflow
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer
+
     data = load_breast_cancer(as_frame=True)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(data.data, data.target)
+    model = model.fit(data.data, data.target)
     signature = mlflow.models.infer_signature(data.data, model.predict(data.data))
     mlflow.sklearn.save_model(
         model,

@@ -29,6 +29,7 @@ BROKEN_TO_STAGING = ("promote", f"{MODEL}@5", "staging", "--break-glass", *REASO
 BROKEN_TO_PRODUCTION = ("promote", f"{MODEL}@5", "production", "--break-glass", *REASON)
 RETIRE = ("retire", f"{MODEL}@1", *REASON)
 ROLLBACK = ("rollback", MODEL, *REASON)
+CHOOSE = ("deploy", MODEL, "--target", "local")
 MONITOR = ("monitor", MODEL, "--until", UNTIL)
 LABEL = ("label", MODEL, "labels.csv")
 RECONCILE = ("reconcile", MODEL)
@@ -110,6 +111,9 @@ CASES = {
     "deploy:taken_back": Case(
         BROKEN_TO_PRODUCTION, {**PLACES, 5: "staging", 3: "RETIRED"}, BROKEN_TO_STAGING, serves=True
     ),
+    "deploy:placed": Case(CHOOSE, PLACES, serves=True, then=RECONCILE),
+    "deploy:moved": Case(CHOOSE, PLACES, serves=True, then=RECONCILE),
+    "deploy:chosen": Case(CHOOSE, PLACES, serves=True, then=RECONCILE),
     "deploy:passed": Case(MONITOR, {**PLACES, 1: "RETIRED"}),
     "rollback:intent": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
     "rollback:shifted": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
@@ -151,6 +155,7 @@ def test_the_next_command_finds_it_done_or_undone(name: str, place: Place) -> No
     with place.opened() as platform:
         kinds = [entry.draft.kind for entry in platform.world.ledger.entries(MODEL)]
         assert kinds.count(Kind.APPROVED) == case.approvals
+        assert kinds.count(Kind.TARGET_CHOSEN) == (case.command == CHOOSE)
         if case.command == GC:
             assert kinds.count(Kind.COLLECTED) == 1
             assert platform.gc(dry_run=True).garbage == ()

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlplatform.domain.access import exposure
 from mlplatform.errors import MlplatformError, ServerDidNotStart, WorldError
 from mlplatform.plugins.targets import engine, keeping, readiness
 from mlplatform.plugins.targets.image import ServerImage
-from mlplatform.plugins.targets.local import LocalTarget, behaviour, lock_held
+from mlplatform.plugins.targets.local import LocalTarget, behaviour
+from mlplatform.plugins.targets.processes import lock_held
 from mlplatform.plugins.targets.slots import Slots
 from mlplatform.ports.extensions import ServerSpec, ServerState
 
@@ -39,6 +40,8 @@ class DockerTarget:
     stop_seconds: how long one may take to finish its requests before it is killed.
     """
 
+    takes_over_from: ClassVar[frozenset[str]] = frozenset({"local"})
+
     base_image: str = "python:3.11-slim-bookworm"
     packages: tuple[str, ...] = ()
     memory_mb: int = 2000
@@ -47,7 +50,8 @@ class DockerTarget:
 
     def apply(self, desired: ServerSpec) -> ServerState:
         """Start a container, or leave the one that runs when nothing about it has changed. One that does not become
-        ready is removed, and the one before goes on.
+        ready is removed, and the one before goes on. A server without a container that runs in the folder, the target
+        `local`'s, goes on until the container answers beside it on its port.
 
         Raises ServerDidNotStart with the last line of its log.
         """
@@ -60,10 +64,10 @@ class DockerTarget:
             state = self.status(desired.folder)
             if state.running and not state.is_laxer_than(desired) and _record(slots)["wanted"] == wanted:
                 return state
-            if lock_held(desired.folder):  # a server without a container, of another target
-                LocalTarget(stop_seconds=self.stop_seconds).stop(desired.folder)
             image.ensure()
-            if not keeping.keeps(desired):
+            if lock_held(desired.folder) and not keeping.can_take_over(desired):
+                self._end_local(desired.folder)
+            if not lock_held(desired.folder) and not keeping.keeps(desired):
                 self._end_all(desired.folder)
             return self._replace(desired, slots, image.tag, wanted)
 
@@ -76,17 +80,19 @@ class DockerTarget:
         host, port, pid = record["host"], record["port"], record["pid"]
         return ServerState(folder.name, True, host, port, pid, record["auth"], record["tls"])
 
-    def stop(self, folder: Path) -> None:
-        """End the container: it finishes its requests first. Nothing happens when there is none."""
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
+        """End the container: it finishes its requests first. Nothing happens when there is none. With `keep_port`
+        connections wait for whoever takes over the port."""
         if not (folder / "slots").is_dir():
             return
         with _alone(folder):
-            self._end_all(folder)
+            self._end_all(folder, keep_port)
+            Slots(folder).leave()
 
     # --- one container takes over from another ----------------------------------------------------------------
 
     def _replace(self, desired: ServerSpec, slots: Slots, image: str, wanted: str) -> ServerState:
-        before, colour = slots.active, slots.next
+        before, colour, local = slots.active, slots.next, lock_held(desired.folder)
         owner = keeping.user()
         port = keeping.ensure(desired, owner)
         name = self._name(desired.folder, colour)
@@ -98,7 +104,9 @@ class DockerTarget:
         except MlplatformError as error:
             self._save_log(name, desired.folder)
             self._remove(name)
-            self._last_good(desired, slots)
+            if local:
+                keeping.end(desired.folder)  # the port is its own again
+            self._last_good(slots)
             if isinstance(error, ServerDidNotStart):
                 raise
             raise self._did_not_start(desired, str(error)) from error
@@ -113,6 +121,8 @@ class DockerTarget:
         }
         record |= {"auth": desired.auth, "tls": desired.tls is not None}
         (place / "container.json").write_text(json.dumps(record))
+        if local:
+            self._end_local(desired.folder)
         slots.activate(colour)
         (desired.folder / "port").write_text(str(port))
         if before is not None:
@@ -122,7 +132,8 @@ class DockerTarget:
 
     def _wait(self, desired: ServerSpec, slots: Slots, name: str, place: Path) -> None:
         """Until its workers serve what they should; then let it take part, and until it does."""
-        before = slots.place(slots.active) if slots.active else None
+        local = desired.folder if lock_held(desired.folder) else None
+        before = slots.place(slots.active) if slots.active else local
         deadline = time.monotonic() + self.start_seconds
         while why := readiness.why_not(desired, place, before):
             self._still_starting(desired, name, why, deadline)
@@ -144,7 +155,7 @@ class DockerTarget:
             )
         time.sleep(POLL_SECONDS)
 
-    def _last_good(self, desired: ServerSpec, slots: Slots) -> None:
+    def _last_good(self, slots: Slots) -> None:
         """Start the container before again where it had been killed: the engine does nothing when it runs."""
         name = _record(slots).get("name")
         if name and engine.inspect("container", name) is not None:
@@ -183,8 +194,12 @@ class DockerTarget:
 
     # --- endings ----------------------------------------------------------------------------------------------
 
-    def _end_all(self, folder: Path) -> None:
-        keeping.end(folder)
+    def _end_local(self, folder: Path) -> None:
+        LocalTarget(stop_seconds=self.stop_seconds).stop(folder, keep_port=True)
+
+    def _end_all(self, folder: Path, keep_port: bool = False) -> None:
+        if not keep_port:
+            keeping.end(folder)
         for name in engine.containers(f"mlplatform.folder={folder}"):
             self._end(name, folder)
         (folder / "server.json").resolve().unlink(missing_ok=True)

@@ -6,10 +6,12 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from mlplatform.errors import ServerDidNotStart, UsageError
-from mlplatform.plugins.targets.local import answers, lock_held
+from mlplatform.plugins.targets.local import answers
+from mlplatform.plugins.targets.processes import lock_held
 from mlplatform.ports.extensions import ServerSpec, ServerState
 
 POLL_SECONDS = 0.1
@@ -23,6 +25,8 @@ class ExternalTarget:
     url: where it answers, as seen from here.
     start_seconds: how long to wait for one that is just starting.
     """
+
+    takes_over_from: ClassVar[frozenset[str]] = frozenset()
 
     url: str
     start_seconds: float = 60.0
@@ -58,9 +62,10 @@ class ExternalTarget:
         guards = found.get("auth") is True, at.scheme == "https"
         return ServerState(folder.name, True, at.hostname or "", at.port or 0, 0, *guards)
 
-    def stop(self, folder: Path) -> None:
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
         """Raises UsageError while it runs: that is not ours to do."""
         if self.status(folder).running:
             raise UsageError(
                 "Stop it where it was started.", what=f"the server of {folder.name} is run by something else"
             )
+        (folder / "external").unlink(missing_ok=True)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import ServerDidNotStart
-from mlplatform.plugins.targets.local import environment, last_line, lock_held, port_before
+from mlplatform.plugins.targets.processes import environment, last_line, lock_held, port_before
 from mlplatform.ports.extensions import ServerSpec
 
 PATIENCE_SECONDS = 10.0
 POLL_SECONDS = 0.02
+HANDOVER = "handover.sock"
+"""Of `mlplatform.serving.handover`."""
 IMAGE_USER = 10001
 """Of docker/server.Dockerfile."""
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -38,8 +40,19 @@ def keeps(desired: ServerSpec) -> bool:
     return same and _alive(desired.folder)
 
 
+def can_take_over(desired: ServerSpec) -> bool:
+    """Whether the server without a container that runs in the folder hands over its port, and that one is wanted."""
+    try:
+        found = json.loads((desired.folder / "server.json").read_bytes())
+        same = found["host"] == desired.host and desired.port in (0, found["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return same and (desired.folder / HANDOVER).exists()
+
+
 def ensure(desired: ServerSpec, owner: int) -> int:
-    """The number of the port, kept from now on. Raises ServerDidNotStart where it is taken."""
+    """The number of the port, kept from now on; that of a server without a container is shared with it. Raises
+    ServerDidNotStart where it is taken."""
     folder = desired.folder
     if not keeps(desired):
         (folder / "keeper.json").unlink(missing_ok=True)
@@ -70,7 +83,11 @@ def end(folder: Path) -> None:
 
 def _start(desired: ServerSpec, owner: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "mlplatform.serving.keeper", "--folder", str(desired.folder)]
-    command += ["--host", desired.host, "--port", str(desired.port or port_before(desired))]
+    command += ["--host", desired.host]
+    if lock_held(desired.folder):
+        command += ["--take-over"]
+    else:
+        command += ["--port", str(desired.port or port_before(desired))]
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, "--owner", str(owner)],

@@ -7,34 +7,21 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import mlplatform
 from mlplatform.errors import ServerDidNotStart, WorldError
+from mlplatform.plugins.targets import keeping
+from mlplatform.plugins.targets.processes import environment, last_line, lock_held, port_before
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 from mlplatform.ports.tls import server_context
 
 POLL_SECONDS = 0.02
-KEPT_VARIABLES = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-)
-"""What a server inherits of our environment: no tokens, no database addresses, no MLflow settings."""
-
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started: a parent has to collect their end."""
 
@@ -48,12 +35,14 @@ class LocalTarget:
     stop_seconds: how long a server may take to finish its requests before it is killed.
     """
 
+    takes_over_from: ClassVar[frozenset[str]] = frozenset()
+
     start_seconds: float = 30.0
     stop_seconds: float = 30.0
 
     def apply(self, desired: ServerSpec) -> ServerState:
         """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that runs without
-        tokens or TLS that are desired by now is started again.
+        tokens or TLS that are desired by now is started again. A port that is kept for it is taken over.
 
         Raises ServerDidNotStart with the last line of its log; UsageError for a certificate that cannot be used.
         """
@@ -80,6 +69,7 @@ class LocalTarget:
                 )
             time.sleep(POLL_SECONDS)
         (folder / "port").write_text(str(state.port))
+        keeping.end(folder)
         return state
 
     def status(self, folder: Path) -> ServerState:
@@ -91,14 +81,16 @@ class LocalTarget:
         guards = found.get("auth") is True, found.get("tls") is True
         return ServerState(folder.name, True, host, port, pid, *guards)
 
-    def stop(self, folder: Path) -> None:
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
         """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
-        there is none."""
+        there is none. Its port is free then, unless somebody took it over."""
         pid = _lock_pid(folder)
         if pid and lock_held(folder):
             self._end(pid, folder)
         _forget(folder)
         _collect()
+        if not keep_port:
+            keeping.end(folder)
 
     def _end(self, pid: int, folder: Path) -> None:
         _send(pid, signal.SIGTERM)
@@ -126,8 +118,12 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         "--folder",
         str(desired.folder.absolute()),
     ]
-    port = str(desired.port or port_before(desired))
-    command += ["--host", desired.host, "--port", port, "--workers", str(desired.workers)]
+    command += ["--host", desired.host, "--workers", str(desired.workers)]
+    if keeping.keeps(desired):
+        command += ["--adopt"]
+    else:
+        keeping.end(desired.folder)
+        command += ["--port", str(desired.port or port_before(desired))]
     command += behaviour(desired)
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
@@ -150,27 +146,6 @@ def behaviour(desired: ServerSpec) -> list[str]:
     if desired.tls is not None:
         words += ["--tls-cert", str(desired.tls.cert), "--tls-key", str(desired.tls.key)]
     return words + ["--behind-proxy"] * desired.behind_proxy
-
-
-def port_before(desired: ServerSpec) -> int:
-    """The port of the server before, so that clients find the next one; 0 when there was none or it is taken."""
-    try:
-        port = int((desired.folder / "port").read_text())
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((desired.host, port))
-    except (OSError, ValueError, OverflowError):
-        return 0
-    return port
-
-
-def environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    passed = ("LC_", "OTEL_")  # a collector's address and headers are the server's own
-    kept.update({name: value for name, value in os.environ.items() if name.startswith(passed)})
-    root = str(Path(mlplatform.__file__).parent.parent)
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
 
 
 def answers(state: ServerState, tls: TlsFiles | None) -> bool:
@@ -200,18 +175,6 @@ def _announced(folder: Path) -> dict[str, Any]:
         return found if isinstance(found, dict) and {"pid", "host", "port"} <= set(found) else {}
     except (OSError, ValueError):
         return {}
-
-
-def lock_held(folder: Path, name: str = "server.lock") -> bool:
-    """Whether a server runs there, in a container or not."""
-    try:
-        with (folder / name).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _forget(folder: Path) -> None:
@@ -266,15 +229,3 @@ def _pid_alive(pid: int) -> bool:
 
 def _did_not_start(desired: ServerSpec, cause: str) -> ServerDidNotStart:
     return ServerDidNotStart(endpoint=desired.endpoint, cause=cause, log=desired.folder / "server.log")
-
-
-def last_line(folder: Path) -> str:
-    try:
-        lines = (folder / "server.log").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    line = next((line for line in reversed(lines) if line.strip()), "")
-    try:
-        return str(json.loads(line)["message"])[:500]
-    except (ValueError, KeyError, TypeError):  # a library's, or the interpreter's
-        return line[:500]

@@ -75,6 +75,18 @@ class Slots:
         for name in KEPT:
             _move(self.place(self.next) / name, self.folder / name)
 
+    def leave(self) -> None:
+        """Back to one folder, for a server without a container; to be called once no container runs."""
+        (self.folder / "active").unlink(missing_ok=True)
+        for name in SHOWN:
+            path = self.folder / name
+            if path.is_symlink():
+                path.unlink()
+        for name in KEPT:
+            (self.folder / name).mkdir(exist_ok=True)
+            for colour in ("blue", "green"):
+                _move(self.place(colour) / name, self.folder / name)
+
 
 def _point(path: Path, to: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.link")

@@ -1,6 +1,6 @@
 """In-memory fakes of the ports between control plane and servers.
 
-`tests/contracts/test_documents.py` and `test_target.py` run on these and on the real ones.
+`tests/contracts/test_documents.py`, `test_placements.py` and `test_target.py` run on these and on the real ones.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.counts import Counted
+from mlplatform.domain.placement import Placement
 from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, UsageError
 from mlplatform.ports.extensions import ServerSpec, ServerState
@@ -97,8 +99,25 @@ class FakeDocuments:
 
 
 @dataclass
+class FakePlacements:
+    """Port Placements."""
+
+    _placed: dict[str, Placement] = field(default_factory=dict)
+
+    def placement(self, endpoint: str) -> Placement | None:
+        return self._placed.get(endpoint)
+
+    def place(self, endpoint: str, placement: Placement | None) -> None:
+        self._placed.pop(endpoint, None)
+        if placement is not None:
+            self._placed[endpoint] = placement
+
+
+@dataclass
 class FakeTarget:
     """Port Target: remembers what should run."""
+
+    takes_over_from: ClassVar[frozenset[str]] = frozenset()
 
     fails: str = ""
     """Why the next server does not start."""
@@ -123,5 +142,5 @@ class FakeTarget:
     def status(self, folder: Path) -> ServerState:
         return self._states.get(folder, ServerState(folder.name, running=False))
 
-    def stop(self, folder: Path) -> None:
+    def stop(self, folder: Path, keep_port: bool = False) -> None:
         self._states.pop(folder, None)

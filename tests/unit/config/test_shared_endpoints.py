@@ -46,6 +46,8 @@ def test_policies_that_agree_may_share_an_endpoint(tmp_path: Path, endpoint: str
         (", behind_proxy = true", "behind_proxy"),
         (", memory_mb = 100", "memory_mb"),
         (", workers = 2", "workers"),
+        (', target = "local"', "target"),
+        (", options = { stop_seconds = 5.0 }", "options"),
         (", limits = { max_waiting = 5 }", "limits"),
         (f", {TLS}", "tls"),
     ],

@@ -28,7 +28,7 @@ from mlplatform.store.bundles import FolderBundles
 from mlplatform.testing.clock import START, FixedClock
 from mlplatform.testing.fakes.data import FakeObservations
 from mlplatform.testing.fakes.evaluation import FakeEvaluator
-from mlplatform.testing.fakes.serving import FakeDocuments, FakeTarget
+from mlplatform.testing.fakes.serving import FakeDocuments, FakePlacements, FakeTarget
 from mlplatform.testing.fakes.state import (
     FakeDeployments,
     FakeEvaluations,
@@ -116,7 +116,10 @@ class Fakes:
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     evaluator: FakeEvaluator = field(default_factory=FakeEvaluator)
     documents: FakeDocuments = field(default_factory=FakeDocuments)
+    placements: FakePlacements = field(default_factory=FakePlacements)
     target: FakeTarget = field(default_factory=FakeTarget)
+    others: dict[str, FakeTarget] = field(default_factory=dict)
+    """Targets of other names than `local`."""
     observations: FakeObservations = field(default_factory=FakeObservations)
     said: list[str] = field(default_factory=list)
 
@@ -141,6 +144,7 @@ class Fakes:
             runs=self.runs,
             bundles=self.bundles,
             documents=self.documents,
+            placements=self.placements,
             tables=ParquetTables(),
             observations=self.observations,
             evaluator=self.evaluator,
@@ -153,7 +157,7 @@ class Fakes:
 
     def _build(self, kind: str, use: Use) -> Any:
         if kind == "target":
-            return self.target
+            return self.target if use.use == "local" else self.others[use.use]
         return Copying() if kind == "technique" else build(kind, use)
 
     # --- versions -----------------------------------------------------------------------------------------------

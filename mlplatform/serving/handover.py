@@ -1,0 +1,98 @@
+"""How a port passes from one server to another without losing a connection: the sockets themselves are handed over.
+
+A server without a container lets whoever takes over ask for its sockets on `handover.sock` (the keeper of a port asks,
+for containers), and takes over the sockets of a keeper itself (`--adopt`). Both ends then listen on the same queues, so
+that whoever connects meanwhile is answered by the one or the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mlplatform.errors import WorldError
+from mlplatform.serving.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, Port, short_path
+
+HANDOVER = "handover.sock"
+LONGEST_QUESTION_BYTES = 200
+
+
+class Door:
+    """Where a server is asked for its sockets; only its own user and root may. Where the system cannot do that there is
+    no door, and another server takes over after this one has ended."""
+
+    def __init__(self, folder: Path, listeners: Sequence[socket.socket]) -> None:
+        self._place, self._listeners = folder / HANDOVER, listeners
+        self._door: socket.socket | None = None
+        with suppress(OSError):
+            self._door = opened(folder, HANDOVER)
+
+    @property
+    def handles(self) -> list[int]:
+        """What `select` is to look at."""
+        return [self._door.fileno()] if self._door else []
+
+    def answer(self) -> None:
+        """Hand the sockets to whoever asks."""
+        assert self._door
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            asked, _ = self._door.accept()
+            with asked:
+                place, of = question(asked)
+                hand(asked, self._listeners[place::of])
+
+    def close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+            self._place.unlink(missing_ok=True)
+
+
+def opened(folder: Path, name: str) -> socket.socket:
+    """A unix socket that listens in a folder, for its owner alone."""
+    (folder / name).unlink(missing_ok=True)
+    handle, door = os.open(folder, os.O_RDONLY), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o177)
+        try:
+            door.bind(short_path(handle, name))
+        finally:
+            os.umask(before)
+        door.listen()
+    except OSError:
+        door.close()
+        raise
+    finally:
+        os.close(handle)
+    return door
+
+
+def question(asked: socket.socket) -> tuple[int, int]:
+    """Which worker of how many asks. Raises OSError, ValueError, KeyError, TypeError for what is no question."""
+    asked.settimeout(PATIENCE_SECONDS)
+    said = json.loads(asked.recv(LONGEST_QUESTION_BYTES))
+    place, of = int(said["place"]), int(said["of"])
+    if not 0 <= place < of <= MOST_WORKERS:
+        raise ValueError(f"there is no worker {place} of {of}")
+    return place, of
+
+
+def hand(asked: socket.socket, sockets: Sequence[socket.socket]) -> None:
+    socket.send_fds(asked, [b"."], [each.fileno() for each in sockets])
+
+
+def taken_over(folder: Path) -> list[socket.socket]:
+    """The sockets of the server without a container that runs in a folder. Raises OSError where none answers."""
+    return Port(folder, folder, 0, 1).ask(HANDOVER)
+
+
+def adopted(folder: Path, workers: int) -> list[list[socket.socket]]:
+    """The sockets of the port that is kept in a folder, for each worker. Raises WorldError where none is kept."""
+    try:
+        return [Port(folder, folder, number, workers).ask(SOCKET) for number in range(workers)]
+    except OSError as error:
+        raise WorldError(what=f"no port is kept in {folder}: {error}") from error
