@@ -42,10 +42,12 @@ from mlplatform.flows import (
     tokens,
 )
 from mlplatform.flows.approve import Approved
+from mlplatform.flows.columns import demand_dropped
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.gc import Collection
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
+from mlplatform.flows.probation import version_of
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.sound import demand_bytes, demand_permitted
@@ -145,14 +147,17 @@ class Platform(Looking):
     # --- serving --------------------------------------------------------------------------------------------------
 
     def deploy(self, model: str, stage: str | None = None) -> EndpointState:
-        """Start the stage's server and let it serve the stage's holder."""
+        """Start the stage's server and let it serve the stage's holder. Raises UnknownColumns for a column that the
+        policy keeps from the disk and that no version has."""
         with self._chains.changing(model) as policy:
             chosen = self._endpoint_stage(policy, stage)
-            if self.world.ledger.standings(model).holder(chosen) is None:
+            holder = version_of(self.world, model, self.world.ledger.standings(model).holder(chosen))
+            if holder is None:
                 raise UsageError(
                     what=f"no version of {model} is in {chosen}",
                     hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
                 )
+            demand_dropped(self.world, policy, holder)
             deploy.serve_holder(self.world, policy, chosen, start=True)
         return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
 

@@ -190,6 +190,11 @@ class RolloutPlan:
             raise ValueError("; ".join(wrong))
 
     @property
+    def key_column(self) -> str:
+        """The column that `key` names; empty where it names none."""
+        return "" if self.key.startswith("header:") else self.key
+
+    @property
     def bakes(self) -> tuple[Bake, ...]:
         return read_steps(self.steps)
 
@@ -244,7 +249,7 @@ class Capture:
     sample: float = 1.0
     """Share of requests that are kept."""
     drop_columns: tuple[str, ...] = ()
-    """Columns that never reach the disk."""
+    """Columns that never reach the disk: features, or columns of `[data] time` and `context`."""
     max_bytes: int = 2_000_000_000
     """Blocks not yet ingested; above it the server drops and counts."""
     keep: Keep = field(default_factory=Keep)

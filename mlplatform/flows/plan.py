@@ -15,6 +15,7 @@ from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows import live, probation
+from mlplatform.flows.columns import demand_dropped
 from mlplatform.flows.deploy import is_running
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
@@ -106,6 +107,7 @@ def deployment(world: World, policy: Policy, stage: str | None) -> PlannedDeploy
         missing = "version" if endpoint else "endpoint"
         raise UsageError(what=f"{chosen or 'no stage'} of {policy.model} has no {missing}")
     demand_bytes(world, version)
+    demand_dropped(world, policy, version)
     return PlannedDeployment(endpoint.name, version.ref, is_running(world, endpoint))
 
 

@@ -86,6 +86,7 @@ def through(fakes: Fakes, given: Policy) -> Rollout:
 
 def test_each_step_is_told_and_recorded_and_the_stage_changes_hands_at_the_end(fakes: Fakes) -> None:
     given = rolling(key="customer")
+    given = replace(given, data=replace(given.data, context=("customer",)))
     begun(fakes, given)
     assert told(fakes) == {1: ("live", 1.0), 2: ("shadow", 0.0)}
     assert fakes.places == {1: "production", 2: "staging"}
