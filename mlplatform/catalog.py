@@ -44,6 +44,7 @@ _BUILTIN: dict[str, dict[str, str]] = {
     },
     "judge": {
         "error_rate": "mlplatform.plugins.judges.error_rate:ErrorRateJudge",
+        "refusals": "mlplatform.plugins.judges.refusals:RefusalsJudge",
         "latency": "mlplatform.plugins.judges.latency:LatencyJudge",
         "memory": "mlplatform.plugins.judges.memory:MemoryJudge",
         "output_drift": "mlplatform.plugins.judges.output_drift:OutputDriftJudge",

@@ -152,6 +152,15 @@ class CodeNotAllowed(Refused):
     hint = "Write `code_models = true` under [trust] of its policy, or log it as ONNX, skops or an exported program."
 
 
+class UnknownColumns(Refused):
+    """The policy names {count} column(s) that no request to {version} has: {listing}"""
+
+    hint = (
+        "Correct them in the policy: a column that `[capture] drop_columns` misspells would reach the disk."
+        " What a request carries beside the features is named under `[data] context`."
+    )
+
+
 class NotACandidate(Refused):
     """Run {run_id} cannot become a version: {missing} missing"""
 

@@ -1,7 +1,7 @@
 """A runtime of another package, whose models are good or have one flaw: for rollouts that have to find out.
 
 The model is a JSON file: `{"cut": 0.0, "flaw": ""}`. It answers whether `a + b > cut`. Flaws show only where `a`
-lies above a bound, so that every model answers its own sample.
+lies above a bound, or `b` is missing (`refuses`), so that every model answers its own sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlplatform import catalog
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.stats.batch import Batch, Outputs
 
-INPUTS = (Column("a", "double"), Column("b", "double"))
+INPUTS = (Column("a", "double"), Column("b", "double", required=False))
 TASK = Task("classification", "probabilities", (0, 1))
 COST_SECONDS = 0.003
 LEAK_BYTES = 1_000_000
@@ -45,7 +45,8 @@ class Flawed:
 
     def predict(self, batch: Batch) -> Outputs:
         columns = batch.columns()
-        a, total = columns["a"].astype(float), columns["a"] + columns["b"]
+        a, b = columns["a"].astype(float), columns["b"].astype(float)
+        total = a + (b if self.flaw == "refuses" else np.nan_to_num(b))
         struck = a > self.above
         time.sleep(COST_SECONDS * (10 if self.flaw == "slow" and struck.any() else 1))
         sure = np.where(total > self.cut, 0.9, 0.1)
@@ -55,6 +56,8 @@ class Flawed:
             sure = np.where(struck, 0.9, sure)
         if self.flaw == "nan":
             sure = np.where(struck, np.nan, sure)
+        if self.flaw == "refuses":  # as a pipeline without an imputer
+            sure = np.where(np.isnan(b), np.nan, sure)
         if self.flaw == "crash" and struck.any():
             raise ValueError("no such thing")
         if self.flaw == "leak" and struck.any():

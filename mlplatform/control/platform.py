@@ -44,10 +44,12 @@ from mlplatform.flows import (
     tokens,
 )
 from mlplatform.flows.approve import Approved
+from mlplatform.flows.columns import demand_dropped
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.gc import Collection
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
+from mlplatform.flows.probation import version_of
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.sound import demand_bytes, demand_permitted
@@ -148,15 +150,18 @@ class Platform(Looking):
     def deploy(self, model: str, stage: str | None = None, target: Use | None = None) -> EndpointState:
         """Start the stage's server and let it serve the stage's holder; with `target` there, and from now on.
 
-        Raises Refused where the policy names another target.
+        Raises Refused where the policy names another target, UnknownColumns for a column that the policy keeps from
+        the disk and that no version has.
         """
         with self._chains.changing(model) as policy:
             chosen = self._endpoint_stage(policy, stage)
-            if self.world.ledger.standings(model).holder(chosen) is None:
+            holder = version_of(self.world, model, self.world.ledger.standings(model).holder(chosen))
+            if holder is None:
                 raise UsageError(
                     what=f"no version of {model} is in {chosen}",
                     hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
                 )
+            demand_dropped(self.world, policy, holder)
             if target is not None:
                 deploy.move_server(self.world, policy, chosen, target, self.actor)
             deploy.serve_holder(self.world, policy, chosen, start=True)

@@ -19,29 +19,40 @@ SHADOW = "shadow"
 
 @dataclass(frozen=True)
 class Counts:
-    """Requests of one version. Those that the client had got wrong (other 4xx) count in `durations` only."""
+    """Requests of one version."""
 
     answered: int = 0
     failed: int = 0
     """Ended with a status from 500 on, or with 429: it was too slow for those that waited."""
     durations: tuple[int, ...] = (0,) * (len(BUCKETS_S) + 1)
     """Requests by how long they took, as `BUCKETS_S` says."""
+    refused: int = 0
+    """Ended with another status from 400 on: the version could not take what the client sent."""
 
     @property
     def requests(self) -> int:
+        """Those that it took on."""
         return self.answered + self.failed
+
+    @property
+    def asked(self) -> int:
+        return self.requests + self.refused
 
     def __add__(self, other: Counts) -> Counts:
         durations = tuple(a + b for a, b in zip(self.durations, other.durations, strict=True))
-        return Counts(self.answered + other.answered, self.failed + other.failed, durations)
+        refused = self.refused + other.refused
+        return Counts(self.answered + other.answered, self.failed + other.failed, durations, refused)
 
     def since(self, before: Counts) -> Counts:
         """What came after `before`; all of it, where the server was started again in between and counts anew."""
-        fell = self.answered < before.answered or self.failed < before.failed
-        if fell or any(a < b for a, b in zip(self.durations, before.durations, strict=True)):
-            return self
         durations = tuple(a - b for a, b in zip(self.durations, before.durations, strict=True))
-        return Counts(self.answered - before.answered, self.failed - before.failed, durations)
+        answered, failed = self.answered - before.answered, self.failed - before.failed
+        refused = self.refused - before.refused
+        return (
+            self
+            if min(answered, failed, refused, *durations) < 0
+            else Counts(answered, failed, durations, refused)
+        )
 
     def slower_than(self, seconds: float) -> int:
         """Requests that surely took longer: those above the first bound that is not below `seconds`."""
@@ -56,6 +67,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Split:
+    """The requests of one step of a rollout, by the version that they came to."""
+
+    share: float
+    """The version's share of them. 0: it was a shadow, asked what the incumbent had answered."""
+    mine: Counts
+    """Of the version that is rolled out."""
+    theirs: Counts
+    """Of its incumbent."""
+
+
+@dataclass(frozen=True)
 class Counted:
     """All that the workers of an endpoint counted, those too that have ended."""
 
@@ -67,15 +90,17 @@ class Counted:
     """What each running worker takes, by its number."""
     restarts: int = 0
     """Workers that ended and were started again."""
+    server: str = ""
+    """Another one after each start of the server, which counts anew then; empty where that is not known."""
 
-    def of(self, model: str, version: int, shadow: bool = True) -> Counts:
-        """A version's requests over all arms, with or without those of its shadow."""
-        mine = (
-            c
-            for (m, v, arm), c in self.arms.items()
-            if (m, v) == (model, version) and (shadow or arm != SHADOW)
-        )
+    def of(self, model: str, version: int) -> Counts:
+        """A version's requests over all arms but the shadow's, whose answers nobody gets."""
+        mine = (c for (m, v, arm), c in self.arms.items() if (m, v) == (model, version) and arm != SHADOW)
         return sum(mine, Counts())
+
+    def of_shadow(self, model: str, version: int) -> Counts:
+        """Requests that a version was asked beside the live one."""
+        return self.arms.get((model, version, SHADOW), Counts())
 
     @classmethod
     def read(cls, documents: Iterable[Mapping[str, Any]]) -> Counted:
@@ -99,11 +124,14 @@ class Counted:
             if now.get("memory_bytes"):
                 memory[str(now["worker"])] = int(now["memory_bytes"])
         restarts = sum(document.get("restarts", 0) for document in whole)
-        return cls(arms, shadows, memory, restarts)
+        server = next((str(document["id"]) for document in whole if "restarts" in document), "")
+        return cls(arms, shadows, memory, restarts, server)
 
 
 def _counts(series: Mapping[str, Any]) -> Counts:
     statuses = series["statuses"]
     answered = sum(n for status, n in statuses if status < 400)
     failed = sum(n for status, n in statuses if status >= 500 or status == 429)
-    return Counts(answered, failed, tuple(series["buckets"]))
+    # What is refused before a version is chosen (401, 403, 413 and the like) counts for no version.
+    refused = sum(n for status, n in statuses) - answered - failed
+    return Counts(answered, failed, tuple(series["buckets"]), refused)

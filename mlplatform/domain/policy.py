@@ -137,6 +137,9 @@ class Probation:
     """Ends earlier, once so many labelled rows were seen."""
     error_rate: float = 0.01
     """Share of requests that may fail; a sequential test takes the version back above it."""
+    refusals: float = 0.05
+    """By how much the share of requests that it refuses (4xx) may lie above what the version before had refused up to
+    the switch."""
     quality_drop: float = 0.05
     """How much more often than the version before it may err, on the same labelled rows."""
     alpha: float = 0.01
@@ -146,8 +149,11 @@ class Probation:
         duration(self.lasts)
         if not 0 < self.alpha < 0.5:
             raise ValueError("alpha must be between 0 and 0.5")
-        if not 0 <= self.error_rate <= 1 or not 0 <= self.quality_drop <= 1 or self.or_labels < 1:
-            raise ValueError("error_rate and quality_drop must be between 0 and 1, or_labels at least 1")
+        shares = (self.error_rate, self.refusals, self.quality_drop)
+        if not all(0 <= share <= 1 for share in shares) or self.or_labels < 1:
+            raise ValueError(
+                "error_rate, refusals and quality_drop must be between 0 and 1, or_labels at least 1"
+            )
 
 
 SECRET_KEYS = ("header:authorization", "header:proxy-authorization", "header:cookie")
@@ -188,6 +194,11 @@ class RolloutPlan:
             wrong.append("alpha must be between 0 and 0.5")
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    @property
+    def key_column(self) -> str:
+        """The column that `key` names; empty where it names none."""
+        return "" if self.key.startswith("header:") else self.key
 
     @property
     def bakes(self) -> tuple[Bake, ...]:
@@ -244,7 +255,7 @@ class Capture:
     sample: float = 1.0
     """Share of requests that are kept."""
     drop_columns: tuple[str, ...] = ()
-    """Columns that never reach the disk."""
+    """Columns that never reach the disk: features, or columns of `[data] time` and `context`."""
     max_bytes: int = 2_000_000_000
     """Blocks not yet ingested; above it the server drops and counts."""
     keep: Keep = field(default_factory=Keep)

@@ -61,6 +61,8 @@ class ProbationFacts:
     labelled: int = 0
     breach: str = ""
     """Why a sequential test says that a limit is broken; empty while none does."""
+    not_judged: str = ""
+    """What is left out, and why."""
 
 
 class Step(StrEnum):
@@ -124,11 +126,11 @@ def next_in_probation(rollout: Rollout, limits: Probation, facts: ProbationFacts
     """Close probation, take the version back, or wait for more."""
     if facts.breach:
         return Next(Step.TAKE_BACK, facts.breach)
+    but = f"; {facts.not_judged}" if facts.not_judged else ""
     if facts.labelled >= limits.or_labels:
-        return Next(Step.CLOSE, f"{facts.labelled} labelled rows within the limits")
+        return Next(Step.CLOSE, f"{facts.labelled} labelled rows within the limits{but}")
     since = rollout.probation_since or rollout.opened_at
     if now - since >= duration(limits.lasts):
-        return Next(Step.CLOSE, f"{limits.lasts} within the limits, {facts.labelled} labelled rows")
-    return Next(
-        Step.WAIT, f"{facts.labelled} of {limits.or_labels} labelled rows, until {limits.lasts} have passed"
-    )
+        return Next(Step.CLOSE, f"{limits.lasts} within the limits, {facts.labelled} labelled rows{but}")
+    waits = f"{facts.labelled} of {limits.or_labels} labelled rows, until {limits.lasts} have passed"
+    return Next(Step.WAIT, f"{waits}{but}")

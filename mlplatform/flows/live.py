@@ -14,7 +14,7 @@ from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, Refused
-from mlplatform.flows.counted import share_of, shifts, since
+from mlplatform.flows.counted import share_of, shifts, since, splits
 from mlplatform.flows.probation import losses, version_of
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
@@ -111,6 +111,7 @@ class Gathering:
             facts,
             counts=seen.counts,
             incumbent_counts=seen.incumbent,
+            splits=splits(self.world, self.rollout),
             grown_bytes=max(seen.grown_bytes, default=None),
             restarts=seen.restarts,
         )

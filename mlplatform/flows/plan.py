@@ -16,6 +16,7 @@ from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows import live, placing, probation
+from mlplatform.flows.columns import demand_dropped
 from mlplatform.flows.deploy import is_running
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
@@ -114,6 +115,7 @@ def deployment(
         missing = "version" if endpoint else "endpoint"
         raise UsageError(what=f"{chosen or 'no stage'} of {policy.model} has no {missing}")
     demand_bytes(world, version)
+    demand_dropped(world, policy, version)
     if target is not None:
         placing.demand_open(world, policy, endpoint, target)
     to = target or wanted(endpoint, world.placements.placement(endpoint.name)).target

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mlplatform.domain.bundle import Task
-from mlplatform.domain.policy import Policy
+from mlplatform.domain.counts import Counts
+from mlplatform.domain.policy import Policy, Probation
 from mlplatform.domain.rollout import Next, ProbationFacts, Rollout, next_in_probation
 from mlplatform.domain.version import Version
-from mlplatform.flows.counted import shifts, since
+from mlplatform.flows.counted import Seen, incumbent_before, shifts, since
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
@@ -22,24 +23,51 @@ def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
     return next_in_probation(rollout, policy.stage(rollout.stage).probation, facts, world.clock.now())
 
 
+TESTS = 3
+"""Of failures, refusals and quality: each may spend so large a part of alpha."""
+
+
 def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
-    """Failed requests, and labelled rows on which the version before answers as well: the same rows, paired."""
+    """Failed and refused requests, and labelled rows on which the version before answers as well: the same rows,
+    paired."""
     limits = policy.stage(rollout.stage).probation
     made = shifts(world, rollout)
-    seen = since(world, rollout, made[-1]) if made else None
-    failed = seen.counts.failed + seen.restarts if seen else 0
-    requests = seen.counts.requests + seen.restarts if seen else 0
-    test = count_exceeds(failed, requests, limits.error_rate, limits.alpha / 2)
-    if test.breached and seen:
-        died = f", {seen.restarts} of them by the death of a worker" if seen.restarts else ""
-        why = f"{failed} of {requests} requests failed{died}, {limits.error_rate:.1%} allowed"
+    seen = since(world, rollout, made[-1]) if made else Seen()
+    before = incumbent_before(made[-1]) if made else Counts()
+    failed, requests = seen.failed, seen.requests
+    if why := _failing(seen, limits) or _refusing(seen.counts, before, limits):
         return ProbationFacts(requests, failed, 0, why)
+    unknown = "" if before.asked else "refusals are not judged: the version before was asked nothing"
     observed = world.observations.read(
         rollout.endpoint, time=policy.data.time, labelled=True, model=rollout.model
     )
     mine = observed.take(observed.versions == rollout.version)
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
-    return ProbationFacts(requests, failed, mine.rows, why)
+    return ProbationFacts(requests, failed, mine.rows, why, unknown)
+
+
+def _failing(seen: Seen, limits: Probation) -> str:
+    """Why it fails too many requests; empty while that is not sure."""
+    if not count_exceeds(seen.failed, seen.requests, limits.error_rate, limits.alpha / TESTS).breached:
+        return ""
+    died = f", {seen.restarts} of them by the death of a worker" if seen.restarts else ""
+    return f"{seen.failed} of {seen.requests} requests failed{died}, {limits.error_rate:.1%} allowed"
+
+
+def _refusing(now: Counts, before: Counts, limits: Probation) -> str:
+    """Why it refuses too many requests; empty while that is not sure. Nobody else is asked any more, so that it is
+    compared with what the version before had refused, at most: one half of alpha is for that bound."""
+    alpha = limits.alpha / TESTS / 2
+    accepted = count_exceeds(
+        before.requests, before.asked, 0.5, alpha
+    ).low  # the bound, whatever the baseline
+    allowed = 1 - accepted + limits.refusals
+    if allowed >= 1 or not now.asked or not count_exceeds(now.refused, now.asked, allowed, alpha).breached:
+        return ""
+    return (
+        f"{now.refused} of {now.asked} requests refused, {before.refused} of {before.asked} by the version before;"
+        f" {limits.refusals:.1%} more allowed"
+    )
 
 
 def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observed) -> str:
@@ -52,13 +80,13 @@ def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observe
     task = world.bundles.manifest(version.digest).task
     new = losses(task, mine.predictions, mine.truth)
     old = losses(world.bundles.manifest(before.digest).task, outputs.predictions, mine.truth)
-    test = worse_exceeds(new, old, limits.quality_drop, limits.alpha / 2)
+    test = worse_exceeds(new, old, limits.quality_drop, limits.alpha / TESTS)
     if not test.breached:
         return ""
     measure = "error rate" if task.kind == "classification" else "mean absolute error"
     return (
         f"{measure} on {mine.rows} labelled rows: {version.ref} {new.mean():.3g}, {before.ref} would have had"
-        f" {old.mean():.3g} (paired sequential test, alpha {limits.alpha / 2:g})"
+        f" {old.mean():.3g} (paired sequential test, alpha {limits.alpha / TESTS:.3g})"
     )
 
 

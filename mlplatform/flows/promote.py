@@ -19,6 +19,7 @@ from mlplatform.domain.verdict import Finding, Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused, UsageError
 from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
+from mlplatform.flows.columns import demand_columns
 from mlplatform.flows.evaluate import Judgement, judge
 from mlplatform.flows.rollout import demand_idle, opened_key
 from mlplatform.flows.sound import demand_bytes, demand_permitted
@@ -77,9 +78,9 @@ class Outcome:
 def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     """Put a version into a stage if gates and approvals allow it; a stage with an endpoint opens a rollout instead.
 
-    Raises IllegalMove when the ladder forbids it, ChangedBytes, StageConflict when somebody was faster, RolloutRunning
-    while another version is on its way in; when the glass is broken UsageError without a reason, Refused without the
-    role.
+    Raises IllegalMove when the ladder forbids it, ChangedBytes, UnknownColumns, StageConflict when somebody was faster,
+    RolloutRunning while another version is on its way in; when the glass is broken UsageError without a reason, Refused
+    without the role.
     """
     if wish.break_glass:
         _demand_glass(policy, wish)
@@ -155,6 +156,7 @@ def _changes(policy: Policy, standings: Standings, wish: Wish) -> list[Change]:
 def _gather(world: World, policy: Policy, wish: Wish) -> tuple[Judgement, Tally]:
     demand_permitted(policy.trust, wish.version.runtime, wish.version.ref)
     demand_bytes(world, wish.version)
+    demand_columns(world, policy, wish.stage, wish.version)
     version, stage = wish.version, wish.stage
     if wish.break_glass:
         evidence = evidence_of(world, policy, stage, version, None)

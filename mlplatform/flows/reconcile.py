@@ -10,6 +10,7 @@ from mlplatform.domain.policy import Endpoint, Policy
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.errors import ChangedBytes, MlplatformError, ServerDidNotFollow, UnknownName
 from mlplatform.flows import access, deploy
+from mlplatform.flows.columns import misspelt
 from mlplatform.flows.difference import Difference as Difference
 from mlplatform.flows.difference import bound
 from mlplatform.flows.lease import is_held
@@ -41,6 +42,7 @@ def differences(world: World, policy: Policy, alone: bool = False) -> list[Diffe
         *_moving(world, policy, alone),
         *_serving(world, policy),
         *_access(world, policy),
+        *misspelt(world, policy),
     ]
 
 

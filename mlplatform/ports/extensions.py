@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from mlplatform.domain.bundle import Manifest, Task
-from mlplatform.domain.counts import Counts
+from mlplatform.domain.counts import Counts, Split
 from mlplatform.domain.limits import RequestLimits
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding
@@ -244,6 +244,8 @@ class LiveFacts:
     """The version's requests since the rollout began, those too that it answered as a shadow."""
     incumbent_counts: Counts = field(default_factory=Counts)
     """The incumbent's in the same time."""
+    splits: tuple[Split, ...] = ()
+    """The same, step by step, oldest first."""
     grown_bytes: int | None = None
     """By how much the memory of a worker grew since, the most of all; None where that is not known."""
     restarts: int = 0

@@ -128,7 +128,7 @@ def verdict(state: SequentialState) -> SequentialVerdict:
 def log_capital(n: Array, errors: Array, baseline: float) -> Floats:
     """Log of the mean capital of all bets after n rows with so many errors, starting from 1."""
     up, down = _log_factors(baseline)
-    return _log_mean(np.multiply.outer(errors, up) + np.multiply.outer(n - errors, down))
+    return log_mean(np.multiply.outer(errors, up) + np.multiply.outer(n - errors, down))
 
 
 # ---- change somewhere in a stream
@@ -183,7 +183,7 @@ def _watch_chunk(state: DetectorState, errors: Array) -> DetectorState:
     before = np.vstack([np.zeros(len(BETS)), sums[:-1]])
     inner = np.logaddexp.accumulate(np.vstack([state.log_capital, -before]), axis=0)[1:]
     capital = sums + inner
-    alarms = np.flatnonzero(_log_mean(capital) >= math.log(state.run_length))
+    alarms = np.flatnonzero(log_mean(capital) >= math.log(state.run_length))
     alarm_at = state.alarm_at
     if alarm_at is None and len(alarms):
         alarm_at = state.n + int(alarms[0])
@@ -210,7 +210,8 @@ def _log_factors(baseline: float) -> tuple[Floats, Floats]:
     return np.log((baseline + bets * (1 - baseline)) / baseline), np.log1p(-bets)
 
 
-def _log_mean(logs: Floats) -> Floats:
+def log_mean(logs: Floats) -> Floats:
+    """Log of the mean capital, from the log capital of each bet."""
     top = logs.max(axis=-1)
     return np.asarray(top + np.log(np.exp(logs - top[..., None]).mean(axis=-1)))
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlplatform.domain.counts import BUCKETS_S, Counts
+from mlplatform.domain.counts import BUCKETS_S, Counts, Split
 from mlplatform.domain.steps import Bake
 from mlplatform.ports.extensions import LiveFacts
 from mlplatform.testing.subjects import make_version
 
 
-def make_counts(requests: int, failed: int = 0, bucket: int = 3) -> Counts:
+def make_counts(requests: int, failed: int = 0, bucket: int = 3, refused: int = 0) -> Counts:
     """So many requests, all in one bucket of the latency histogram."""
     durations = [0] * (len(BUCKETS_S) + 1)
     durations[bucket] = requests
-    return Counts(requests - failed, failed, tuple(durations))
+    return Counts(requests - failed - refused, failed, tuple(durations), refused)
 
 
 def make_facts(rows: int = 2000, seed: int = 0) -> LiveFacts:
@@ -32,6 +32,7 @@ def make_facts(rows: int = 2000, seed: int = 0) -> LiveFacts:
         alpha=0.005,
         counts=make_counts(rows),
         incumbent_counts=make_counts(19 * rows),
+        splits=(Split(0.05, make_counts(rows), make_counts(19 * rows)),),
         grown_bytes=1_000_000,
         outputs=answers[0],
         incumbent_outputs=answers[1],
@@ -46,11 +47,21 @@ def awkward_facts() -> Mapping[str, LiveFacts]:
     """By what is awkward about them."""
     whole, nothing = make_facts(), np.empty(0)
     found = {f"{rows} rows": make_facts(rows) for rows in (1, 2, 30)}
-    found["shadow"] = replace(whole, step=Bake(0.0), incumbent_counts=Counts())
+    shadow = Split(0.0, make_counts(300, refused=2), make_counts(400, refused=100))
+    found["shadow"] = replace(whole, step=Bake(0.0), incumbent_counts=Counts(), splits=(shadow,))
     found["only failures"] = replace(whole, counts=make_counts(50, failed=50), restarts=3)
+    refusing = make_counts(50, refused=50)
+    found["only refusals"] = replace(
+        whole,
+        counts=refusing,
+        splits=(shadow, Split(0.05, refusing, refusing), Split(0.25, Counts(), Counts())),
+    )
     found["slower than every bound"] = replace(whole, counts=make_counts(500, bucket=len(BUCKETS_S)))
     found["an incumbent that nobody asked"] = replace(
-        whole, incumbent_counts=Counts(), incumbent_outputs=nothing
+        whole,
+        incumbent_counts=Counts(),
+        incumbent_outputs=nothing,
+        splits=(Split(0.05, whole.counts, Counts()),),
     )
     names = np.array(["no", "yes"], dtype=object)
     found["text labels"] = replace(

@@ -106,3 +106,20 @@ def test_a_policy_that_promises_what_nobody_checks_is_refused(
     with (sqlite_place.folder / "policy.toml").open("a") as policy:
         policy.write(f"\n[stages.production.rollout]\n{written}\n")
     assert said in sqlite_place.done("policy", "check", code=2)
+
+
+def test_a_misspelt_column_stops_what_would_put_it_to_use_and_is_told(sqlite_place: Place) -> None:
+    columns = STEPS.replace("header:X-Customer", "c11") + '[capture]\ndrop_columns = ["att", "c0"]\n'
+    with (sqlite_place.folder / "policy.toml").open("a") as policy:
+        policy.write(columns)
+    sqlite_place.done("policy", "check")
+    dropped = "capture.drop_columns 'att' (did you mean 'at'?)"
+    for command in (("check", f"{MODEL}@3", "production"), PROMOTE, (*PROMOTE, "--break-glass")):
+        told = sqlite_place.done(*command, code=3)
+        assert "stages.production.rollout.key 'c11' (did you mean 'c" in told and dropped in told
+    for dry in ((), ("--dry-run",)):
+        told = sqlite_place.done("deploy", MODEL, *dry, code=3)
+        assert "1 column(s)" in told and dropped in told
+    assert dropped in sqlite_place.done("doctor", code=3)
+    with sqlite_place.opened() as platform:
+        assert dict(platform.world.ledger.standings(MODEL).places) == PLACES

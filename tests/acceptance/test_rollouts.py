@@ -41,9 +41,12 @@ from tests.flawed import installed, write_model
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 
 CLIENTS = 4
+MISSING = 0.25
+"""Share of requests without a value that most models do without."""
 GIVE_UP_SECONDS = 60.0
 COUNTED = (
     Use("error_rate", {"at_most": 0.05, "min_requests": 60}),
+    Use("refusals", {"margin": 0.05, "min_requests": 60}),
     Use("latency", {"times_incumbent": 2.0, "min_requests": 60}),
     Use("memory", {"grow_mb": 40.0, "min_requests": 60}),
 )
@@ -70,6 +73,7 @@ class Traffic:
     """Clients that ask without a pause, each with a key of its own."""
 
     port: int
+    missing: float = 0.0
     versions: Counter[str] = field(default_factory=Counter)
     """Requests by the version that answered, or failed to."""
     statuses: Counter[int] = field(default_factory=Counter)
@@ -91,13 +95,18 @@ class Traffic:
         rng = np.random.default_rng(number)
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         while not self._stop.is_set():
-            version, status = asked(connection, rng.normal(size=2).tolist())
+            row = rng.normal(size=2).tolist()
+            if rng.random() < self.missing:
+                row[1] = None
+            version, status = asked(connection, row)
             self.versions[version] += 1
             self.statuses[status] += 1
         connection.close()
 
 
-def asked(connection: http.client.HTTPConnection, row: list[float], customer: str = "") -> tuple[str, int]:
+def asked(
+    connection: http.client.HTTPConnection, row: list[float | None], customer: str = ""
+) -> tuple[str, int]:
     """Which version answered, and how."""
     headers = {"Content-Type": "application/json", "X-Customer": customer}
     body = {"dataframe_split": {"columns": ["a", "b"], "data": [row]}}
@@ -207,11 +216,11 @@ class Tried:
         return f"{row} {share:6.1%}  {self.because[:90]}"
 
 
-def tried(shop: Shop, flaw: str, plan: RolloutPlan, cut: float) -> Tried:
+def tried(shop: Shop, flaw: str, plan: RolloutPlan, cut: float, missing: float = 0.0) -> Tried:
     """A version from promotion to probation or back."""
     shop.planned(plan)
     version = shop.version(cut, flaw)
-    with Traffic(shop.port) as traffic:
+    with Traffic(shop.port, missing) as traffic:
         rollout = shop.promote(version, "production")
         assert rollout
         rollout = shop.settled(rollout)
@@ -255,6 +264,17 @@ def test_twenty_broken_versions_are_taken_back_and_twenty_good_ones_go_live(
     broken = [(FLAWS[n % 5], plans[n // 5 % 2]) for n in range(20)]
     good = [("", plans[n % 2]) for n in range(20)]
     battery(shop, [one for pair in zip(broken, good, strict=True) for one in pair], capsys)
+
+
+def test_a_version_that_refuses_what_its_incumbent_answers_is_taken_back(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for flaw, plan in (("refuses", WITH_SHADOW), ("refuses", WITHOUT), ("", WITH_SHADOW), ("", WITHOUT)):
+        found.append(tried(shop, flaw, plan, cut=0.01, missing=MISSING))
+        assert found[-1].phase is (Phase.FAILED if flaw else Phase.PROBATION), f"{found[-1]}"
+        assert ("refusals: refused" in found[-1].because) == bool(flaw)
+    report(found, capsys)
 
 
 def test_a_rollback_in_the_middle_is_in_effect_at_once(shop: Shop) -> None:

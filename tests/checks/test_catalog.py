@@ -97,6 +97,7 @@ NONSENSE: dict[str, list[dict[str, Any]]] = {
 }
 JUDGES: dict[str, list[dict[str, Any]]] = {
     "error_rate": [{}, {"at_most": 0.2, "min_requests": 1}],
+    "refusals": [{}, {"margin": 0.2, "min_requests": 1}],
     "latency": [{"p99_ms": 40.0}, {"times_incumbent": 2.0}, {"p99_ms": 30.0, "times_incumbent": 1.5}],
     "memory": [{}, {"grow_mb": 50.0, "min_requests": 1}],
     "output_drift": [{}, {"at_most": 0.3, "min_rows": 10}],
@@ -106,6 +107,7 @@ JUDGES: dict[str, list[dict[str, Any]]] = {
 """Options to try each judge with; a judge that is missing here fails its test."""
 JUDGES_NONSENSE: dict[str, list[dict[str, Any]]] = {
     "error_rate": [{"at_most": 0.0}, {"min_requests": 0}],
+    "refusals": [{"margin": 0.0}, {"margin": 1.0}, {"min_requests": 0}],
     "latency": [{}, {"p99_ms": 0.0}, {"times_incumbent": 1.0}, {"p99_ms": 1.0, "min_requests": 0}],
     "memory": [{"grow_mb": 0.0}, {"min_requests": 0}],
     "output_drift": [{"at_most": 1.0}, {"min_rows": 0}],

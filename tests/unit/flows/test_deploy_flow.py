@@ -9,7 +9,7 @@ from mlplatform.domain.counts import Counted, Counts
 from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.policy import Endpoint
-from mlplatform.domain.rollout import Phase, Rollout, Step
+from mlplatform.domain.rollout import Next, Phase, Rollout, Step
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
 from mlplatform.flows.deploy import publish
@@ -176,6 +176,33 @@ def test_workers_that_die_break_probation(fakes: Fakes) -> None:
     step = next_step(fakes.world, policy(), rollout)
     why = "8 of 84 requests failed, 8 of them by the death of a worker, 1.0% allowed"
     assert (step.step, step.because) == (Step.TAKE_BACK, why)
+
+
+def refused(fakes: Fakes, before: Counts | None, now: Counts) -> Next:
+    """What probation says where the version before had done this up to the switch, and the new one since."""
+    given = policy()
+    fakes.live(given, "run1")
+    fakes.documents.counters["churn"] = Counted({(MODEL, 1, "live"): before} if before else {})
+    fakes.live(given, "run2")
+    fakes.documents.counters["churn"] = Counted({(MODEL, 2, "live"): now})
+    [rollout] = fakes.world.deployments.active(MODEL)
+    return next_step(fakes.world, given, rollout)
+
+
+def test_a_version_that_refuses_what_the_one_before_answered_breaks_probation(fakes: Fakes) -> None:
+    step = refused(fakes, Counts(990, refused=10), Counts(120, refused=30))
+    why = "30 of 150 requests refused, 10 of 1000 by the version before; 5.0% more allowed"
+    assert (step.step, step.because) == (Step.TAKE_BACK, why)
+
+
+def test_clients_that_always_sent_nonsense_are_not_held_against_a_version(fakes: Fakes) -> None:
+    assert refused(fakes, Counts(8000, refused=2000), Counts(790, refused=210)).step is Step.WAIT
+
+
+def test_refusals_are_not_judged_where_the_version_before_was_asked_nothing(fakes: Fakes) -> None:
+    step = refused(fakes, None, Counts(0, refused=500))
+    assert step.step is Step.WAIT
+    assert step.because.endswith("; refusals are not judged: the version before was asked nothing")
 
 
 # --- rollback -------------------------------------------------------------------------------------------------------

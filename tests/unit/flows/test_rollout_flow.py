@@ -59,6 +59,12 @@ def answered(fakes: Fakes, arm: str, requests: int, failed: int = 0) -> None:
     fakes.documents.counters["churn"] = Counted({(MODEL, 2, arm): counts})
 
 
+def refusing(fakes: Fakes, server: str = "", **arms: Counts) -> None:
+    """What the server says of version 2's arms, and of version 1 (`incumbent`)."""
+    counted = {(MODEL, 1 if arm == "incumbent" else 2, arm): counts for arm, counts in arms.items()}
+    fakes.documents.counters["churn"] = Counted(counted, server=server)
+
+
 def told(fakes: Fakes) -> dict[int, tuple[str, float]]:
     """Versions in the server's document that do something, with arm and share."""
     routes = fakes.documents.routes("churn")
@@ -80,6 +86,7 @@ def through(fakes: Fakes, given: Policy) -> Rollout:
 
 def test_each_step_is_told_and_recorded_and_the_stage_changes_hands_at_the_end(fakes: Fakes) -> None:
     given = rolling(key="customer")
+    given = replace(given, data=replace(given.data, context=("customer",)))
     begun(fakes, given)
     assert told(fakes) == {1: ("live", 1.0), 2: ("shadow", 0.0)}
     assert fakes.places == {1: "production", 2: "staging"}
@@ -217,6 +224,46 @@ def test_when_probation_of_the_incumbent_ends_the_newcomer_keeps_its_share(fakes
     look(fakes, given)
     assert fakes.places == {1: "RETIRED", 2: "production", 3: "staging"}
     assert told(fakes) == {2: ("live", 1.0), 3: ("shadow", 0.0)}
+
+
+REFUSALS = Use("refusals", {"min_requests": 50})
+
+
+def test_a_shadow_that_refuses_what_the_live_one_answered_is_taken_back(fakes: Fakes) -> None:
+    begun(fakes, given := rolling(REFUSALS))
+    refusing(fakes, shadow=Counts(60, refused=20), incumbent=Counts(80))
+    assert look(fakes, given).because == (
+        "taken back at shadow: refusals: refused 20 of 80 requests that churn@1 had answered; 1.0% more may be"
+    )
+
+
+def test_a_version_that_refuses_more_than_its_incumbent_is_taken_back(fakes: Fakes) -> None:
+    begun(fakes, given := rolling(REFUSALS, steps=STEPS[1:]))
+    refusing(fakes, canary=Counts(60, refused=20), incumbent=Counts(700, refused=10))
+    assert look(fakes, given).because == (
+        "taken back at 10 %: refusals: refused 20 of 80 requests, churn@1 10 of 710; 1.0% more may be"
+    )
+
+
+def test_refusals_are_compared_within_each_step(fakes: Fakes) -> None:
+    """Clients that begin to send nonsense as the share grows: pooled, the newcomer refuses twice as much."""
+    begun(fakes, given := rolling(REFUSALS, steps=STEPS[1:]))
+    refusing(fakes, canary=Counts(100), incumbent=Counts(900))
+    fakes.clock.advance(600)
+    look(fakes, given)
+    assert told(fakes)[2] == ("canary", 0.5)
+    refusing(fakes, canary=Counts(450, refused=150), incumbent=Counts(1250, refused=150))
+    fakes.clock.advance(600)
+    assert look(fakes, given).phase is Phase.PROBATION
+
+
+def test_a_server_that_was_started_again_counts_anew(fakes: Fakes) -> None:
+    """Its incumbent has passed the old number of answers already; the newcomer has not."""
+    refusing(fakes, "first", incumbent=Counts(900, refused=300))
+    begun(fakes, given := rolling(REFUSALS, steps=STEPS[1:]))
+    refusing(fakes, "second", canary=Counts(75, refused=25), incumbent=Counts(950, refused=310))
+    [split] = facts_of(fakes, given).splits
+    assert (split.mine, split.theirs) == (Counts(75, refused=25), Counts(950, refused=310))
 
 
 # --- others -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from mlplatform.domain.counts import Counted
 from mlplatform.serving.exposition import FAMILIES, Host, exposition, wants_openmetrics
 from mlplatform.serving.metrics import BUCKETS_S, PARENT_FILE, Ended, Histogram, Metrics, Total, total
 from mlplatform.serving.processes import Process
@@ -185,3 +186,20 @@ def test_answered_and_failed_are_counted_per_version_over_all_arms() -> None:
     metrics = busy()
     metrics.series("digits", "2", "canary").count(200, 0.1)
     assert metrics.counts() == {"digits@2": 5, "digits@2:failed": 1}
+
+
+def test_the_control_plane_reads_what_a_version_answered_failed_and_refused(tmp_path: Path) -> None:
+    metrics = Metrics()
+    for arm in ("live", "shadow"):
+        for status in (200, 200, 400, 422, 429, 500, 504):
+            metrics.series("digits", "2", arm, "v2").count(status, 0.001)
+    metrics.series(protocol="v2").count(401, 0.001)  # before a version was chosen
+    Ended(tmp_path, workers=1)
+    parent = json.loads((tmp_path / "workers" / PARENT_FILE).read_text())
+    found = Counted.read([json.loads(json.dumps(metrics.to_dict())), parent])
+    for counts in (found.of("digits", 2), found.of_shadow("digits", 2)):
+        assert (counts.answered, counts.refused, counts.failed, counts.asked) == (2, 2, 3, 7)
+    assert found.server == parent["id"]
+    Ended(tmp_path, workers=1)
+    again = json.loads((tmp_path / "workers" / PARENT_FILE).read_text())
+    assert Counted.read([again]).server not in ("", found.server)
