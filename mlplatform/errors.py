@@ -250,6 +250,12 @@ class ServerDidNotStart(WorldError):
     hint = "Look at {log}."
 
 
+class SettingsRefused(WorldError):
+    """The server of {endpoint} goes on with the settings it had: {cause}"""
+
+    hint = "Correct the endpoint in its policy, or free what it needs; then `mlplatform deploy` again. Look at {log}."
+
+
 class ChildFailed(WorldError):
     """The sandboxed child that {doing} ended with {ending}: {cause}"""
 

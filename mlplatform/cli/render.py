@@ -226,6 +226,8 @@ def planned_version(item: PlannedVersion) -> None:
 def planned_deployment(item: PlannedDeployment) -> None:
     server = "its server runs" if item.running else "its server would be started"
     click.echo(f"endpoint {item.endpoint} would serve {item.version}; {server}")
+    for change in item.changes:
+        click.echo(f"  {change}")
 
 
 def planned_retraining(item: PlannedRetraining) -> None:

@@ -39,5 +39,7 @@ def _server(folder: Path, endpoint: Endpoint) -> dict[str, Any]:
         "port": endpoint.port,
         "workers": endpoint.workers,
         "limits": endpoint.limits,
+        "log": endpoint.log,
+        "options": dict(endpoint.options),
         "memory_mb": endpoint.memory_mb,
     }

@@ -10,6 +10,7 @@ from mlplatform.domain.counts import SHADOW
 from mlplatform.domain.ladder import STANDBY
 from mlplatform.domain.policy import Endpoint, Policy, Tls
 from mlplatform.domain.routes import CaptureRule, Route, Routes
+from mlplatform.domain.server_settings import ServerSettings, SettingChange
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, UnknownName, UsageError
@@ -25,11 +26,18 @@ CANARY = "canary"
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
-    """The endpoint's server, started if it does not run, and told whose tokens hold."""
+    """The endpoint's server, started if it does not run, with the settings of the policy, and told whose tokens
+    hold."""
     endpoint = _endpoint(policy, stage)
     target: Target = world.build("target", endpoint.runs_on)
     access.tell(world, endpoint.name)
-    return target.apply(server_spec(world, policy, endpoint))
+    desired = server_spec(world, policy, endpoint)
+    if changes := target.changes(desired):
+        world.progress(f"the server of endpoint {endpoint.name} is told other settings: {listed(changes)}")
+    if kept := _kept(target.status(desired.folder).settings, desired):
+        told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
+        world.progress(f"{told}; to open it: mlplatform undeploy, then deploy")
+    return target.apply(desired)
 
 
 def server_spec(world: World, policy: Policy, endpoint: Endpoint) -> ServerSpec:
@@ -56,11 +64,29 @@ def tls_files(world: World, policy: Policy, tls: Tls) -> TlsFiles:
     return TlsFiles(place(tls.cert), place(tls.key), place(tls.ca) if tls.ca else None)
 
 
+def setting_changes(world: World, policy: Policy, endpoint: Endpoint) -> tuple[SettingChange, ...]:
+    """What the policy says otherwise by now than the server that runs was told; nothing where none runs."""
+    target: Target = world.build("target", endpoint.runs_on)
+    return target.changes(server_spec(world, policy, endpoint))
+
+
 def is_too_lax(world: World, policy: Policy, endpoint: Endpoint) -> bool:
     """Whether the server runs without tokens or TLS that the policy demands by now."""
     target: Target = world.build("target", endpoint.runs_on)
     desired = server_spec(world, policy, endpoint)
     return target.status(desired.folder).is_laxer_than(desired)
+
+
+def listed(changes: Sequence[SettingChange]) -> str:
+    return ", ".join(map(str, changes))
+
+
+def _kept(running: ServerSettings | None, desired: ServerSpec) -> str:
+    """Which guards a server keeps that its policy does not want any more."""
+    if running is None:
+        return ""
+    more = {"tokens": running.auth > desired.auth, "tls": bool(running.tls_cert) > (desired.tls is not None)}
+    return " and ".join(name for name, kept in more.items() if kept)
 
 
 def publish(

@@ -11,11 +11,12 @@ from typing import Any
 from mlplatform.domain.governor import Permit, may_retrain
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step, next_step
+from mlplatform.domain.server_settings import SettingChange
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows import live, probation
-from mlplatform.flows.deploy import is_running
+from mlplatform.flows.deploy import is_running, setting_changes
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.register import carry_out, inspected
@@ -43,6 +44,8 @@ class PlannedDeployment:
     endpoint: str
     version: str
     running: bool
+    changes: tuple[SettingChange, ...] = ()
+    """Of the settings of the server that runs."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def deployment(world: World, policy: Policy, stage: str | None) -> PlannedDeploy
         missing = "version" if endpoint else "endpoint"
         raise UsageError(what=f"{chosen or 'no stage'} of {policy.model} has no {missing}")
     demand_bytes(world, version)
-    return PlannedDeployment(endpoint.name, version.ref, is_running(world, endpoint))
+    changes = setting_changes(world, policy, endpoint)
+    return PlannedDeployment(endpoint.name, version.ref, is_running(world, endpoint), changes)
 
 
 def retraining(world: World, policy: Policy, forced: bool) -> PlannedRetraining:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlplatform.errors import AlreadyRunning, MlplatformError
 from mlplatform.serving.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, short_path
-from mlplatform.serving.main import BACKLOG, listen
+from mlplatform.serving.listening import listen, listen_beside
 
 LONGEST_QUESTION_BYTES = 200
 
@@ -46,7 +46,7 @@ class Keeper:
         """What worker `place` of `of` answers. Sockets that an earlier server with more workers had are shared out:
         none may be without a worker, its connections would wait for ever."""
         while len(self.sockets) <= place:
-            self.sockets.append(_listening(self.host, self.port))
+            self.sockets.append(listen_beside(self.host, self.port))
         return self.sockets[place::of]
 
     def answer(self, asked: socket.socket) -> None:
@@ -57,15 +57,6 @@ class Keeper:
         if not 0 <= place < of <= MOST_WORKERS:
             raise ValueError(f"there is no worker {place} of {of}")
         socket.send_fds(asked, [b"."], [each.fileno() for each in self.handed(place, of)])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
-    return listener
 
 
 def keep(folder: Path, host: str, port: int, owner: int) -> None:

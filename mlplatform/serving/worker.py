@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
@@ -44,20 +45,23 @@ async def serve(
     limits: RequestLimits,
     guards: Guards,
     port: Port | None = None,
+    waits: bool = False,
 ) -> None:
-    """Serve until told to stop."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    """Serve until told to stop; `waits`: not before the parent has seen that we can, and says so on the lifeline."""
+    loop, told, opened = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     orphaned = False
 
-    def alone() -> None:
+    def hear() -> None:
         nonlocal orphaned
-        orphaned = True
-        loop.remove_reader(lifeline)
-        told.set()
+        if not os.read(lifeline, 1):
+            orphaned = True
+            loop.remove_reader(lifeline)
+            told.set()
+        opened.set()
 
     loop.set_exception_handler(logs.loop_failed)
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    loop.add_reader(lifeline, alone)
+    loop.add_reader(lifeline, hear)
     certificate = guards.load_certificate()
     beside: list[asyncio.Task[None]] = []
     if certificate is not None:
@@ -66,7 +70,12 @@ async def serve(
     server = Server(app, limits, certificate.context if certificate else None, app.gate)
     await app.start()
     gc.freeze()
-    await server.start(listener)
+    if waits:
+        await asyncio.wait(
+            map(asyncio.ensure_future, (opened.wait(), told.wait())), return_when="FIRST_COMPLETED"
+        )
+    if not told.is_set():
+        await server.start(listener)
     if port is not None:
         beside.append(asyncio.create_task(join(port, server.start)))
     await told.wait()
@@ -86,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--lifeline", type=int, required=True, help="descriptor of a pipe whose other end the parent holds"
     )
     parser.add_argument("--worker", type=int, default=0, help="its number among the workers of the server")
+    parser.add_argument(
+        "--wait", action="store_true", help="take no connection until a byte comes through the pipe"
+    )
     parser.add_argument("--of", type=int, default=1, help="how many workers the server has")
     add_port(parser)
     add_limits(parser)
@@ -101,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     app = _app(given, limits, guards)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         listener, port = socket.socket(fileno=given.listener), Port.of_worker(given)
-        runner.run(serve(app, listener, given.lifeline, limits, guards, port))
+        runner.run(serve(app, listener, given.lifeline, limits, guards, port, given.wait))
     return 0
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import ServerDidNotStart
-from mlplatform.plugins.targets.local import environment, last_line, lock_held, port_before
+from mlplatform.plugins.targets.folder import last_line, lock_held
+from mlplatform.plugins.targets.local import environment, port_before
 from mlplatform.ports.extensions import ServerSpec
 
 PATIENCE_SECONDS = 10.0

@@ -47,6 +47,7 @@ def test_policies_that_agree_may_share_an_endpoint(tmp_path: Path, endpoint: str
         (", memory_mb = 100", "memory_mb"),
         (", workers = 2", "workers"),
         (", limits = { max_waiting = 5 }", "limits"),
+        (', log = "access"', "log"),
         (f", {TLS}", "tls"),
     ],
 )
