@@ -115,6 +115,22 @@ class BadPolicy(UsageError):
         super().__init__(path=path, count=len(mistakes), mistakes=mistakes, listing="; ".join(mistakes))
 
 
+class BadPolicies(UsageError):
+    """{count} policy files have mistakes: {listing}"""
+
+    hint = "Correct them and run `mlplatform policy check`."
+
+    def __init__(self, errors: Iterable[BadPolicy]) -> None:
+        errors = list(errors)
+        mistakes = [
+            f"{error.facts['path']} {mistake}" for error in errors for mistake in error.facts["mistakes"]
+        ]
+        listing = "; ".join(map(str, errors))
+        super().__init__(
+            count=len(errors), path=f"{len(errors)} policies", mistakes=mistakes, listing=listing
+        )
+
+
 # --- refusals that have nothing to do with a gate -------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from mlplatform.cli.common import (
     dry_run_option,
     emit,
     json_option,
+    leave,
+    left_out,
     only_model,
     platform,
     progress,
@@ -76,7 +78,9 @@ def endpoints(as_json: bool) -> None:
     \b
     mlplatform endpoints --json
     """
-    emit(platform().endpoints(), as_json, render.endpoints)
+    p = platform()
+    emit(p.endpoints(), as_json, render.endpoints)
+    leave(left_out(p))
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
