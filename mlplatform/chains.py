@@ -47,16 +47,18 @@ class Chains:
         return self._wiring.identity()
 
     @contextmanager
-    def changing(self, model: str, by_itself: bool = False) -> Iterator[Policy]:
+    def changing(self, model: str, by_itself: bool = False, back: bool = False) -> Iterator[Policy]:
         """Around every verb that changes something: one at a time, half-done flows settled first, MLflow told last.
 
+        `back`: a rollback, which a half-edited policy must not stop.
         A token that does not hold ends a verb before it touches anything; `by_itself`: but not the watch over what
         is live, which acts under its own name.
         """
-        policy = self._wiring.policy(model)
+        policy = self._wiring.policy_of_old(model) if back else self._wiring.policy(model)
         if not by_itself:
             self._wiring.identity()
         with self.alone(model):
+            self._wiring.keep(policy)
             reconcile.recover(self.world, policy)
             try:
                 yield policy

@@ -115,6 +115,22 @@ class BadPolicy(UsageError):
         super().__init__(path=path, count=len(mistakes), mistakes=mistakes, listing="; ".join(mistakes))
 
 
+class BadPolicies(UsageError):
+    """{count} policy files have mistakes: {listing}"""
+
+    hint = "Correct them and run `mlplatform policy check`."
+
+    def __init__(self, errors: Iterable[BadPolicy]) -> None:
+        errors = list(errors)
+        mistakes = [
+            f"{error.facts['path']} {mistake}" for error in errors for mistake in error.facts["mistakes"]
+        ]
+        listing = "; ".join(map(str, errors))
+        super().__init__(
+            count=len(errors), path=f"{len(errors)} policies", mistakes=mistakes, listing=listing
+        )
+
+
 # --- refusals that have nothing to do with a gate -------------------------------------------------------------
 
 
@@ -257,6 +273,12 @@ class ServerDidNotStart(WorldError):
     """The server of {endpoint} did not start: {cause}"""
 
     hint = "Look at {log}."
+
+
+class SettingsRefused(WorldError):
+    """The server of {endpoint} goes on with the settings it had: {cause}"""
+
+    hint = "Correct the endpoint in its policy, or free what it needs; then `mlplatform deploy` again. Look at {log}."
 
 
 class ChildFailed(WorldError):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlplatform.config.policy_file import build, load_policy
+from mlplatform.config.policy_file import build
+from mlplatform.config.project_policies import KeptPolicies, ProjectPolicies, read_policies
 from mlplatform.config.settings import Settings
-from mlplatform.config.shared_endpoints import demand_agreement
 from mlplatform.config.token_text import read_token
 from mlplatform.domain.card import CardFacts
 from mlplatform.domain.duration import duration
@@ -18,7 +19,7 @@ from mlplatform.domain.ledger import Actor
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.token import Identity
 from mlplatform.domain.trend import Trend
-from mlplatform.errors import BadPolicy, UnknownName
+from mlplatform.errors import BadPolicy
 from mlplatform.flows.tokens import identify
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
@@ -45,24 +46,52 @@ class Wiring:
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings, self.progress, self.clock = settings, progress, SystemClock()
+        self.broken_told = False
 
     @cached_property
+    def read(self) -> ProjectPolicies:
+        """The policy files, those too with mistakes."""
+        return read_policies(self.settings.policies)
+
+    @property
     def policies(self) -> Mapping[str, Policy]:
-        """Policies by model; BadPolicy tells the mistakes."""
-        found: dict[str, Policy] = {}
-        for path in self.settings.policies:
-            policy = load_policy(path)
-            if policy.model in found:
-                raise BadPolicy(str(path), [f"model {policy.model!r} has another policy already"])
-            found[policy.model] = policy
-        demand_agreement(zip(self.settings.policies, found.values(), strict=True))
-        return found
+        """Policies by model. Files with mistakes are told and left out; BadPolicy or BadPolicies where none is good."""
+        if not self.read.good:
+            self.read.demand_all()
+        self._tell_broken()
+        return self.read.good
 
     def policy(self, model: str) -> Policy:
-        """Raises UnknownName for a model without a policy."""
-        if model not in self.policies:
-            raise UnknownName("model with a policy", model, self.policies)
-        return self.policies[model]
+        """Raises BadPolicy for a model whose file has mistakes, UnknownName for one without a policy."""
+        policy = self.read.of(model)
+        self._tell_broken()
+        return policy
+
+    def policy_of_old(self, model: str) -> Policy:
+        """Of a model whose file has mistakes the one that was kept when something of it was changed last."""
+        try:
+            return self.policy(model)
+        except BadPolicy as error:
+            if (kept := self._kept.of(model)) is None:
+                raise
+            self.progress(f"{error}; {model} is taken back by its policy as it was at its last change")
+            return kept
+
+    def keep(self, policy: Policy) -> None:
+        """Something of the model is about to change, under this policy."""
+        if (path := self.read.paths.get(policy.model)) is not None:
+            with suppress(OSError):  # a rollback may need it; nothing else does
+                self._kept.keep(policy, path)
+
+    @property
+    def _kept(self) -> KeptPolicies:
+        return KeptPolicies(self.settings.home / "policies")
+
+    def _tell_broken(self) -> None:
+        if not self.broken_told:
+            self.broken_told = True
+            for broken in self.read.broken:
+                self.progress(f"left out: {broken.error}")
 
     @cached_property
     def database(self) -> Database:
@@ -150,8 +179,7 @@ class Wiring:
 
     def beside(self, policy: Policy, name: str) -> Path:
         """A file or folder that a policy names, relative to the policy's own file."""
-        path = next(p for p in self.settings.policies if load_policy(p).model == policy.model)
-        return (path.parent / name).resolve()
+        return (self.read.path(policy.model).parent / name).resolve()
 
     def monitoring_page(self, policy: Policy) -> str:
         """The HTML report of the newest windows."""

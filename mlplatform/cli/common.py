@@ -52,6 +52,11 @@ def emit(value: Any, as_json: bool, render: Callable[[Any], None]) -> None:
         render(value)
 
 
+def left_out(p: Platform) -> int:
+    """The exit code that says that a policy with mistakes was left out, once all others are done; 0 for none."""
+    return max((error.exit_code for error in p.broken), default=0)
+
+
 def leave(code: int) -> None:
     """End with an exit code that is not an error: a refusal, a wait."""
     if code:
@@ -64,8 +69,9 @@ def only_model(model: str | None) -> str:
 
     if model:
         return model
-    known = sorted(platform().policies)
-    if len(known) != 1:
+    p = platform()
+    known = sorted(p.policies)
+    if len(p.settings.policies) != 1:
         raise UsageError(what="this project has several models", hint=f"Name one: {', '.join(known)}.")
     return known[0]
 

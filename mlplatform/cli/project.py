@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlplatform.cli import render
-from mlplatform.cli.common import dry_run_option, emit, json_option, leave, platform
+from mlplatform.cli.common import dry_run_option, emit, json_option, leave, left_out, platform
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
@@ -47,7 +47,9 @@ def up(mlflow_port: int) -> None:
     """
     from mlplatform.jobs.up import up as run
 
-    run(platform(), mlflow_port, click.echo)
+    p = platform()
+    run(p, mlflow_port, click.echo)
+    leave(left_out(p))
 
 
 @click.command()
@@ -75,7 +77,7 @@ def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
     from mlplatform.errors import MlplatformError
 
     found: list[Difference] = []
-    failed: dict[str, MlplatformError] = {}
+    failed: dict[str, MlplatformError] = {str(error): error for error in p.broken}
     try:
         for model in p.policies:
             try:
@@ -106,7 +108,7 @@ def reconcile(model: str | None, dry_run: bool, as_json: bool) -> None:
     found = [d for name in ([model] if model else p.policies) for d in verb(name)]
     told = [{"model": d.model, "what": d.what, "repair": d.repair} for d in found]
     emit(told, as_json, lambda _: render.differences(found))
-    leave(3 if any(d.mend is None for d in found) else 0)
+    leave((0 if model else left_out(p)) or (3 if any(d.mend is None for d in found) else 0))
 
 
 @click.group()
@@ -124,13 +126,12 @@ def check_policy(path: Path | None, as_json: bool) -> None:
     mlplatform policy check
     mlplatform policy check other/policy.toml
     """
-    from mlplatform.config.policy_file import load_policy
+    from mlplatform.config.project_policies import read_policies
     from mlplatform.config.settings import load_settings
-    from mlplatform.config.shared_endpoints import demand_agreement
 
-    paths = [path] if path else load_settings().policies
-    policies = [load_policy(p) for p in paths]
-    demand_agreement(zip(paths, policies, strict=True))
+    found = read_policies([path] if path else load_settings().policies)
+    found.demand_all()
+    paths, policies = list(found.paths.values()), list(found.good.values())
     emit(policies, as_json, lambda _: _policies(paths, policies))
 
 

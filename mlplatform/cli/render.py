@@ -231,6 +231,8 @@ def planned_deployment(item: PlannedDeployment) -> None:
     elif not item.running:
         server = f"its server would be started on {item.target}"
     click.echo(f"endpoint {item.endpoint} would serve {item.version}; {server}")
+    for change in item.changes:
+        click.echo(f"  {change}")
 
 
 def planned_retraining(item: PlannedRetraining) -> None:

@@ -15,6 +15,8 @@ from mlplatform.cli.common import (
     dry_run_option,
     emit,
     json_option,
+    leave,
+    left_out,
     only_model,
     platform,
     progress,
@@ -114,7 +116,9 @@ def endpoints(as_json: bool) -> None:
     \b
     mlplatform endpoints --json
     """
-    emit(platform().endpoints(), as_json, render.endpoints)
+    p = platform()
+    emit(p.endpoints(), as_json, render.endpoints)
+    leave(left_out(p))
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +143,7 @@ def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
     mlplatform serve churn@7 --port 5001
     mlplatform serve churn@7 --deadline-ms 2000 --max-waiting 64
     """
-    from mlplatform.serving.main import listen
+    from mlplatform.serving.listening import listen
 
     p = platform()
     p.version(ref)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mlplatform.cli import render_versions as render
-from mlplatform.cli.common import emit, json_option, only_model, platform
+from mlplatform.cli.common import emit, json_option, leave, left_out, only_model, platform
 
 IMAGES = (".png", ".svg", ".pdf")
 
@@ -20,7 +20,9 @@ def list_models(as_json: bool) -> None:
     \b
     mlplatform list --json
     """
-    emit(platform().board(), as_json, render.board)
+    p = platform()
+    emit(p.board(), as_json, render.board)
+    leave(left_out(p))
 
 
 @click.command()

@@ -40,5 +40,6 @@ def _server(folder: Path, endpoint: Endpoint) -> dict[str, Any]:
         "port": endpoint.port,
         "workers": endpoint.workers,
         "limits": endpoint.limits,
+        "log": endpoint.log,
         "memory_mb": endpoint.memory_mb,
     }

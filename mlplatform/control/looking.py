@@ -23,6 +23,7 @@ from mlplatform.domain.trend import Trend
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import (
+    BadPolicy,
     UnknownName,
     UsageError,
 )
@@ -97,8 +98,14 @@ class Looking:
 
     @property
     def policies(self) -> Mapping[str, Policy]:
-        """Policies by model; raises BadPolicy."""
+        """Policies by model; files with mistakes are left out and told. Raises BadPolicy where none is good."""
         return self._wiring.policies
+
+    @property
+    def broken(self) -> tuple[BadPolicy, ...]:
+        """The mistakes of the files that are left out; who asks tells them."""
+        self._wiring.broken_told = True
+        return tuple(broken.error for broken in self._wiring.read.broken)
 
     @property
     def schedules(self) -> Schedules:
@@ -123,7 +130,7 @@ class Looking:
 
     def plan_rollback(self, model: str, stage: str | None, to: int | None = None) -> tuple[int, list[Change]]:
         """What `rollback` would do, without changing anything."""
-        policy = self.policy(model)
+        policy = self._wiring.policy_of_old(model)
         chosen = stage or policy.live_stage or policy.ladder.stages[-1]
         return rollback.plan_rollback(self.world, policy, chosen, to)
 
@@ -139,7 +146,7 @@ class Looking:
 
     def version(self, ref: str) -> Version:
         """`churn@7`, or the holder of `churn@production`; raises BadVersionRef, UnknownName."""
-        return show.version(self.world, self.policies, ref)
+        return show.version(self.world, self._wiring.read.good, ref)
 
     def board(self) -> list[Row]:
         """Models by name: who holds their stages, what is going on, what is waited for."""

@@ -135,7 +135,8 @@ class Platform(Looking):
             return self._chains.promote(policy, wish)
 
     def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
-        with self._chains.changing(model) as policy:
+        """Also while the model's policy file has mistakes: then by the policy as it was at the model's last change."""
+        with self._chains.changing(model, back=True) as policy:
             chosen = stage or policy.live_stage or policy.ladder.stages[-1]
             return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
 
@@ -315,7 +316,9 @@ class Platform(Looking):
         return [*found, *self._chains.take_up(policy)]
 
     def gc(self, dry_run: bool = False) -> Collection:
-        """Free the bytes that nothing protects, of all models at once: bundles may be shared."""
+        """Free the bytes that nothing protects, of all models at once: bundles may be shared. Raises BadPolicy where
+        one is unreadable: it may protect some."""
+        self._wiring.read.demand_all()
         if dry_run:
             return gc.plan(self.world, self.policies)
         with self._chains.changing_all():

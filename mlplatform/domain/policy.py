@@ -94,10 +94,9 @@ class Endpoint:
     tls: Tls | None = None
     """Speak https, TLS 1.2 or newer."""
     limits: RequestLimits = field(default_factory=RequestLimits)
-    """What each worker takes on; in effect when the server starts again."""
+    """What each worker takes on; `mlplatform deploy` brings it into effect without a request that fails."""
     log: Literal["events", "access"] = "events"
-    """What the server writes to `server.log`: what happens to it, or a line for each request too; in effect when it
-    starts again."""
+    """What the server writes to `server.log`: what happens to it, or a line for each request too."""
     behind_proxy: bool = False
     """A proxy stands before it, and other machines reach only that: then a wide `host` needs no `tls`, and no tokens
     where `auth = false`."""

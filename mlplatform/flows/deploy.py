@@ -12,6 +12,7 @@ from mlplatform.domain.ledger import Actor
 from mlplatform.domain.placement import Choice, Placement
 from mlplatform.domain.policy import Endpoint, Policy, Tls, Use
 from mlplatform.domain.routes import CaptureRule, Route, Routes
+from mlplatform.domain.server_settings import ServerSettings, SettingChange
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, UnknownName, UsageError
@@ -27,10 +28,17 @@ CANARY = "canary"
 
 
 def start_server(world: World, policy: Policy, stage: str) -> ServerState:
-    """The endpoint's server, started if it does not run, and told whose tokens hold."""
+    """The endpoint's server, started if it does not run, with the settings of the policy, and told whose tokens
+    hold."""
     endpoint = _endpoint(policy, stage)
     access.tell(world, endpoint.name)
-    return placing.start(world, policy, stage, server_spec(world, policy, endpoint))
+    desired = server_spec(world, policy, endpoint)
+    if changes := setting_changes(world, policy, endpoint):
+        world.progress(f"the server of endpoint {endpoint.name} is told other settings: {listed(changes)}")
+    if kept := _kept(placing.state(world, endpoint).settings, desired):
+        told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
+        world.progress(f"{told}; to open it: mlplatform undeploy, then deploy")
+    return placing.start(world, policy, stage, desired)
 
 
 def move_server(world: World, policy: Policy, stage: str, target: Use, actor: Actor) -> ServerState:
@@ -67,9 +75,26 @@ def tls_files(world: World, policy: Policy, tls: Tls) -> TlsFiles:
     return TlsFiles(place(tls.cert), place(tls.key), place(tls.ca) if tls.ca else None)
 
 
+def setting_changes(world: World, policy: Policy, endpoint: Endpoint) -> tuple[SettingChange, ...]:
+    """What the policy says otherwise by now than the server that runs was told; nothing where none runs."""
+    return placing.target(world, endpoint).changes(server_spec(world, policy, endpoint))
+
+
 def is_too_lax(world: World, policy: Policy, endpoint: Endpoint) -> bool:
     """Whether the server runs without tokens or TLS that the policy demands by now."""
     return placing.state(world, endpoint).is_laxer_than(server_spec(world, policy, endpoint))
+
+
+def listed(changes: Sequence[SettingChange]) -> str:
+    return ", ".join(map(str, changes))
+
+
+def _kept(running: ServerSettings | None, desired: ServerSpec) -> str:
+    """Which guards a server keeps that its policy does not want any more."""
+    if running is None:
+        return ""
+    more = {"tokens": running.auth > desired.auth, "tls": bool(running.tls_cert) > (desired.tls is not None)}
+    return " and ".join(name for name, kept in more.items() if kept)
 
 
 def publish(

@@ -88,6 +88,11 @@ def where(world: World, endpoint: Endpoint) -> Use:
     return next((use for use in left if _built(world, use).status(folder).running), to)
 
 
+def target(world: World, endpoint: Endpoint) -> Target:
+    """The one that the server runs on, or is started on next."""
+    return _built(world, where(world, endpoint))
+
+
 # --- small ----------------------------------------------------------------------------------------------------------
 
 

@@ -12,12 +12,13 @@ from mlplatform.domain.governor import Permit, may_retrain
 from mlplatform.domain.placement import wanted
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step, next_step
+from mlplatform.domain.server_settings import SettingChange
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows import live, placing, probation
 from mlplatform.flows.columns import demand_dropped
-from mlplatform.flows.deploy import is_running
+from mlplatform.flows.deploy import is_running, setting_changes
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.register import carry_out, inspected
@@ -49,6 +50,8 @@ class PlannedDeployment:
     """Where the server would run."""
     moves_from: str = ""
     """The target that it runs on now, where that is another."""
+    changes: tuple[SettingChange, ...] = ()
+    """Of the settings of the server that runs."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def deployment(
     to = target or wanted(endpoint, world.placements.placement(endpoint.name)).target
     now, running = placing.where(world, endpoint), is_running(world, endpoint)
     moves_from = now.use if running and now.use != to.use else ""
-    return PlannedDeployment(endpoint.name, version.ref, running, to.use, moves_from)
+    changes = () if moves_from else setting_changes(world, policy, endpoint)
+    return PlannedDeployment(endpoint.name, version.ref, running, to.use, moves_from, changes)
 
 
 def retraining(world: World, policy: Policy, forced: bool) -> PlannedRetraining:

@@ -194,7 +194,7 @@ def _moving(world: World, policy: Policy, alone: bool) -> list[Difference]:
 
 
 def _access(world: World, policy: Policy) -> list[Difference]:
-    """Endpoints that honour other tokens than they should, or demand less than their policy."""
+    """Endpoints that honour other tokens than they should, or run with other settings than their policy says."""
     found = []
     for stage in policy.ladder.stages:
         endpoint = policy.stage(stage).endpoint
@@ -204,12 +204,12 @@ def _access(world: World, policy: Policy) -> list[Difference]:
             mend = bound(access.tell, world, endpoint.name)
             what = f"endpoint {endpoint.name} was not told which tokens hold"
             found.append(Difference(policy.model, what, "told again", mend))
-        if deploy.is_too_lax(world, policy, endpoint):
+        if changes := deploy.setting_changes(world, policy, endpoint):
             mend = bound(deploy.start_server, world, policy, stage)
-            what = (
-                f"the server of endpoint {endpoint.name} runs without tokens or TLS that its policy demands"
-            )
-            found.append(Difference(policy.model, what, "started again with them", mend))
+            lax = deploy.is_too_lax(world, policy, endpoint)
+            how = "without tokens or TLS that its policy demands" if lax else "otherwise than its policy says"
+            what = f"the server of endpoint {endpoint.name} runs {how}: {deploy.listed(changes)}"
+            found.append(Difference(policy.model, what, "brought into effect", mend))
     return found
 
 

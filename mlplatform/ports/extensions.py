@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from mlplatform.domain.bundle import Manifest, Task
 from mlplatform.domain.counts import Counts, Split
 from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.server_settings import ServerSettings, SettingChange
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding
 from mlplatform.domain.version import Version
@@ -154,6 +155,30 @@ class ServerSpec:
     bundles: Path | None = None
     """Where all bundles lie; a server in a container sees no more of the disk than this and its own folder."""
 
+    @property
+    def settings(self) -> ServerSettings:
+        """What is compared with a running server's; of traces a policy says nothing."""
+        tls = self.tls
+        return ServerSettings(
+            self.host,
+            self.port,
+            self.workers,
+            self.limits,
+            "access" if self.access_log else "events",
+            self.auth,
+            str(tls.cert) if tls else "",
+            str(tls.key) if tls else "",
+            self.behind_proxy,
+        )
+
+    def settled(self, running: ServerSettings | None) -> ServerSpec:
+        """The same, with what a server keeps that runs already: see `ServerSettings.settled`."""
+        if running is None:
+            return self
+        kept = running.settled(self.settings)
+        tls = self.tls or (TlsFiles(Path(kept.tls_cert), Path(kept.tls_key)) if kept.tls_cert else None)
+        return replace(self, port=kept.port, auth=kept.auth, tls=tls)
+
 
 @dataclass(frozen=True)
 class ServerState:
@@ -164,6 +189,8 @@ class ServerState:
     pid: int = 0
     auth: bool = False
     tls: bool = False
+    settings: ServerSettings | None = None
+    """What it runs with; None where that is not known, as of a server that something else runs."""
 
     @property
     def url(self) -> str:
@@ -185,8 +212,11 @@ class Target(Protocol):
     before."""
 
     def apply(self, desired: ServerSpec) -> ServerState:
-        """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that is laxer than
-        desired is started again."""
+        """Start the server, or bring what `changes` tells into effect in the one that runs; returns once that is so
+        and it answers `/ping`. Raises SettingsRefused where the one that runs goes on as before."""
+
+    def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
+        """What `apply` would change about the server that runs; nothing where none does."""
 
     def status(self, folder: Path) -> ServerState: ...
     def stop(self, folder: Path, keep_port: bool = False) -> None:

@@ -25,8 +25,8 @@ class Door:
     """Where a server is asked for its sockets; only its own user and root may. Where the system cannot do that there is
     no door, and another server takes over after this one has ended."""
 
-    def __init__(self, folder: Path, listeners: Sequence[socket.socket]) -> None:
-        self._place, self._listeners = folder / HANDOVER, listeners
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / HANDOVER
         self._door: socket.socket | None = None
         with suppress(OSError):
             self._door = opened(folder, HANDOVER)
@@ -36,14 +36,14 @@ class Door:
         """What `select` is to look at."""
         return [self._door.fileno()] if self._door else []
 
-    def answer(self) -> None:
+    def answer(self, listeners: Sequence[socket.socket]) -> None:
         """Hand the sockets to whoever asks."""
         assert self._door
         with suppress(OSError, ValueError, KeyError, TypeError):
             asked, _ = self._door.accept()
             with asked:
                 place, of = question(asked)
-                hand(asked, self._listeners[place::of])
+                hand(asked, listeners[place::of])
 
     def close(self) -> None:
         if self._door is not None:
@@ -90,9 +90,12 @@ def taken_over(folder: Path) -> list[socket.socket]:
     return Port(folder, folder, 0, 1).ask(HANDOVER)
 
 
-def adopted(folder: Path, workers: int) -> list[list[socket.socket]]:
-    """The sockets of the port that is kept in a folder, for each worker. Raises WorldError where none is kept."""
+def adopted(folder: Path, workers: int) -> list[socket.socket]:
+    """The sockets of the port that is kept in a folder: one for each worker, and those that an earlier server with more
+    workers had. Raises WorldError where none is kept."""
     try:
-        return [Port(folder, folder, number, workers).ask(SOCKET) for number in range(workers)]
+        for each in Port(folder, folder, workers - 1, workers).ask(SOCKET):  # from now on it has so many
+            each.close()
+        return Port(folder, folder, 0, 1).ask(SOCKET)
     except OSError as error:
         raise WorldError(what=f"no port is kept in {folder}: {error}") from error

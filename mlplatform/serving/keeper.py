@@ -20,7 +20,7 @@ from pathlib import Path
 from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
 from mlplatform.serving.handover import hand, opened, question, taken_over
 from mlplatform.serving.joining import SOCKET
-from mlplatform.serving.main import BACKLOG, listen
+from mlplatform.serving.listening import listen, listen_beside, steer
 
 
 @dataclass
@@ -34,12 +34,8 @@ class Keeper:
     @classmethod
     def of(cls, host: str, port: int) -> Keeper:
         """Raises PortInUse, also where another process would share the port."""
-        [probe] = listen(host, port, 1)
-        port = probe.getsockname()[1]
-        probe.close()
-        keeper = cls(host, port)
-        keeper.handed(0, 1)
-        return keeper
+        sockets = listen(host, port, 1)
+        return cls(host, sockets[0].getsockname()[1], sockets)
 
     @classmethod
     def of_server(cls, folder: Path, host: str) -> Keeper:
@@ -50,30 +46,22 @@ class Keeper:
             raise WorldError(
                 what=f"the server of {folder.name} does not hand over its port: {error}"
             ) from error
-        for each in sockets:  # or the port could not be shared with more of them
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         return cls(host, sockets[0].getsockname()[1], sockets)
 
     def handed(self, place: int, of: int) -> list[socket.socket]:
         """What worker `place` of `of` answers. Sockets that an earlier server with more workers had are shared out:
         none may be without a worker, its connections would wait for ever."""
-        while len(self.sockets) <= place:
-            self.sockets.append(_listening(self.host, self.port))
+        if (missing := place + 1 - len(self.sockets)) > 0:
+            self.sockets += [listen_beside(self.host, self.port) for _ in range(missing)]
+            steer(
+                self.sockets, len(self.sockets)
+            )  # a server that had fewer may have kept connections from others
         return self.sockets[place::of]
 
     def answer(self, asked: socket.socket) -> None:
         """Hand sockets to a worker."""
         place, of = question(asked)
         hand(asked, self.handed(place, of))
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
-    return listener
 
 
 def keep(folder: Path, host: str, port: int, owner: int, take_over: bool = False) -> None:

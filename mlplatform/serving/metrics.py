@@ -296,9 +296,15 @@ class Ended:
         self._left: dict[str, Path] = {}
         self._write()
 
-    def take(self, pid: int) -> None:
-        """Count a restart; add the worker's file to ours, then remove it. On a full disk it stays until the next."""
-        self._restarts += 1
+    def resize(self, workers: int) -> None:
+        """So many should run from now on."""
+        self._workers = workers
+        self._write()
+
+    def take(self, pid: int, died: bool = True) -> None:
+        """Add the worker's file to ours, then remove it; on a full disk it stays until the next. A restart is counted
+        where it `died`: one that was replaced did its work."""
+        self._restarts += died
         file = self._folder / f"{pid}.metrics"
         if (document := _read(file)) is not None:
             self._counters.add(document)

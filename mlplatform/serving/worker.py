@@ -1,4 +1,4 @@
-"""One worker process: `python -m mlplatform.serving.worker`, started by `main` with listening sockets and
+"""One worker process: `python -m mlplatform.serving.worker`, started by `main` with a listening socket and
 a pipe.
 
 It ends on SIGTERM, after the requests in flight, and when the pipe closes, because then its parent is gone.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -41,25 +41,28 @@ OTHER_FILES = 256
 
 async def serve(
     app: App,
-    listeners: Sequence[socket.socket],
+    listener: socket.socket,
     lifeline: int,
     limits: RequestLimits,
     guards: Guards,
     port: Port | None = None,
+    waits: bool = False,
 ) -> None:
-    """Serve until told to stop."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    """Serve until told to stop; `waits`: not before the parent has seen that we can, and says so on the lifeline."""
+    loop, told, opened = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     orphaned = False
 
-    def alone() -> None:
+    def hear() -> None:
         nonlocal orphaned
-        orphaned = True
-        loop.remove_reader(lifeline)
-        told.set()
+        if not os.read(lifeline, 1):
+            orphaned = True
+            loop.remove_reader(lifeline)
+            told.set()
+        opened.set()
 
     loop.set_exception_handler(logs.loop_failed)
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    loop.add_reader(lifeline, alone)
+    loop.add_reader(lifeline, hear)
     certificate = guards.load_certificate()
     beside: list[asyncio.Task[None]] = []
     if certificate is not None:
@@ -68,7 +71,11 @@ async def serve(
     server = Server(app, limits, certificate.context if certificate else None, app.gate)
     await app.start()
     gc.freeze()
-    for listener in listeners:
+    if waits:
+        await asyncio.wait(
+            map(asyncio.ensure_future, (opened.wait(), told.wait())), return_when="FIRST_COMPLETED"
+        )
+    if not told.is_set():
         await server.start(listener)
     if port is not None:
         beside.append(asyncio.create_task(join(port, server.start)))
@@ -84,13 +91,14 @@ async def serve(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mlplatform.serving.worker", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument(
-        "--listener", type=int, required=True, action="append", help="descriptor of a listening socket"
-    )
+    parser.add_argument("--listener", type=int, required=True, help="descriptor of the listening socket")
     parser.add_argument(
         "--lifeline", type=int, required=True, help="descriptor of a pipe whose other end the parent holds"
     )
     parser.add_argument("--worker", type=int, default=0, help="its number among the workers of the server")
+    parser.add_argument(
+        "--wait", action="store_true", help="take no connection until a byte comes through the pipe"
+    )
     parser.add_argument("--of", type=int, default=1, help="how many workers the server has")
     add_port(parser)
     add_limits(parser)
@@ -106,8 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     app = _app(given, limits, guards)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        listeners, port = [socket.socket(fileno=each) for each in given.listener], Port.of_worker(given)
-        runner.run(serve(app, listeners, given.lifeline, limits, guards, port))
+        listener, port = socket.socket(fileno=given.listener), Port.of_worker(given)
+        runner.run(serve(app, listener, given.lifeline, limits, guards, port, given.wait))
     return 0
 
 

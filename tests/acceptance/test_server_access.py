@@ -144,7 +144,7 @@ def place(tmp_path: Path, empty_mlflow: Path, sqlite_template: Path, forking: Fo
     shutil.copyfile(sqlite_template, database)
     with bare_project(folder, empty_mlflow, f"sqlite:///{database}", forking, 0) as place:
         with place.opened() as platform:
-            _go_live(platform.world, place.fresh_run)
+            go_live(platform.world, place.fresh_run)
         place.done("reconcile")
         AUTHORITY.sign().write(folder / "tls")
         (folder / "rows.csv").write_text("c0,c1,c2\n0.1,0.2,0.3\n-0.5,0.1,0.9\n")
@@ -159,7 +159,7 @@ def shop(place: Place) -> Shop:
     return Shop(place)
 
 
-def _go_live(world: World, run: str) -> None:
+def go_live(world: World, run: str) -> None:
     with world.bundles.stage() as staged:
         digest = world.bundles.freeze(staged, make_onnx_bundle(staged, ("c0", "c1", "c2"))).digest
     number, ada = world.registry.create(MODEL, run, "live"), Actor("ada")

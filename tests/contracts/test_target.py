@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlplatform.domain.limits import RequestLimits
 from mlplatform.errors import ServerDidNotStart
 from mlplatform.plugins.targets.docker import DockerTarget
 from mlplatform.plugins.targets.local import LocalTarget
@@ -68,7 +70,30 @@ def test_a_server_that_is_started_again_keeps_its_port(target: Target, spec: Ser
     assert target.apply(spec).port == port
 
 
-def test_a_server_that_is_laxer_than_desired_is_started_again_and_a_stricter_one_is_left(
+def test_other_settings_are_told_and_brought_into_effect(target: Target, spec: ServerSpec) -> None:
+    assert target.changes(spec) == ()
+    before = target.apply(spec)
+    other = replace(spec, workers=2, limits=RequestLimits(deadline_ms=2000), access_log=True)
+    told = ["workers 1 -> 2", "limits.deadline_ms 30000 -> 2000", "log events -> access"]
+    assert list(map(str, target.changes(other))) == told
+    after = target.apply(other)
+    assert after.port == before.port
+    assert target.changes(other) == ()
+    assert after.settings
+    assert after.settings.limits.deadline_ms == 2000
+    assert target.apply(other) == after
+
+
+def test_another_address_is_told_and_taken(target: Target, spec: ServerSpec) -> None:
+    before = target.apply(spec)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert list(map(str, target.changes(replace(spec, port=port)))) == [f"port {before.port} -> {port}"]
+    assert target.apply(replace(spec, port=port)).port == port
+    assert target.status(spec.folder).port == port
+
+
+def test_a_server_that_is_laxer_than_desired_is_closed_and_a_stricter_one_is_left(
     target: Target, spec: ServerSpec
 ) -> None:
     lax = target.apply(spec)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlplatform.domain.access import exposure
+from mlplatform.domain.server_settings import ServerSettings, SettingChange
 from mlplatform.errors import MlplatformError, ServerDidNotStart, WorldError
 from mlplatform.plugins.targets import engine, keeping, readiness
+from mlplatform.plugins.targets.folder import lock_held
 from mlplatform.plugins.targets.image import ServerImage
 from mlplatform.plugins.targets.local import LocalTarget, behaviour
-from mlplatform.plugins.targets.processes import lock_held
 from mlplatform.plugins.targets.slots import Slots
 from mlplatform.ports.extensions import ServerSpec, ServerState
 
@@ -62,8 +63,9 @@ class DockerTarget:
             wanted = self._digest(desired, image.tag)
             slots = Slots(desired.folder)
             state = self.status(desired.folder)
-            if state.running and not state.is_laxer_than(desired) and _record(slots)["wanted"] == wanted:
+            if state.running and not self.changes(desired) and _record(slots)["wanted"] == wanted:
                 return state
+            desired = desired.settled(state.settings)
             image.ensure()
             if lock_held(desired.folder) and not keeping.can_take_over(desired):
                 self._end_local(desired.folder)
@@ -78,7 +80,18 @@ class DockerTarget:
         if not record or slots.active is None or not lock_held(slots.place(slots.active)):
             return ServerState(folder.name, running=False)
         host, port, pid = record["host"], record["port"], record["pid"]
-        return ServerState(folder.name, True, host, port, pid, record["auth"], record["tls"])
+        settings = ServerSettings.of(record.get("settings"))
+        return ServerState(folder.name, True, host, port, pid, record["auth"], record["tls"], settings)
+
+    def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
+        """Also what this target itself was told; nothing goes from a container to a collector of traces."""
+        state = self.status(desired.folder)
+        if state.settings is None:
+            return ()
+        record = _record(Slots(desired.folder))
+        ours = {"image": ServerImage(self.base_image, self.packages).tag, "options.memory_mb": self.memory_mb}
+        own = [SettingChange(n, old, new) for n, new in ours.items() if (old := record.get(n)) != new]
+        return (*state.settings.changes(desired.settings), *own)
 
     def stop(self, folder: Path, keep_port: bool = False) -> None:
         """End the container: it finishes its requests first. Nothing happens when there is none. With `keep_port`
@@ -119,7 +132,8 @@ class DockerTarget:
             "port": port,
             "pid": pid,
         }
-        record |= {"auth": desired.auth, "tls": desired.tls is not None}
+        record |= {"auth": desired.auth, "tls": desired.tls is not None, "options.memory_mb": self.memory_mb}
+        record["settings"] = replace(desired.settings, port=port).to_dict()
         (place / "container.json").write_text(json.dumps(record))
         if local:
             self._end_local(desired.folder)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from mlplatform.domain.server_settings import SettingChange
 from mlplatform.errors import ServerDidNotStart, UsageError
+from mlplatform.plugins.targets.folder import announced, lock_held
 from mlplatform.plugins.targets.local import answers
-from mlplatform.plugins.targets.processes import lock_held
 from mlplatform.ports.extensions import ServerSpec, ServerState
 
 POLL_SECONDS = 0.1
@@ -52,15 +52,16 @@ class ExternalTarget:
 
     def status(self, folder: Path) -> ServerState:
         """Running while somebody holds the folder's lock."""
-        try:
-            found = json.loads((folder / "server.json").read_bytes())
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict) or not lock_held(folder):
+        found = announced(folder)
+        if not found or not lock_held(folder):
             return ServerState(folder.name, running=False)
         at = urlsplit(self.url)
         guards = found.get("auth") is True, at.scheme == "https"
         return ServerState(folder.name, True, at.hostname or "", at.port or 0, 0, *guards)
+
+    def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
+        """None: its settings stand where it is started."""
+        return ()
 
     def stop(self, folder: Path, keep_port: bool = False) -> None:
         """Raises UsageError while it runs: that is not ours to do."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import ServerDidNotStart
-from mlplatform.plugins.targets.processes import environment, last_line, lock_held, port_before
+from mlplatform.plugins.targets.folder import announced, last_line, lock_held
+from mlplatform.plugins.targets.processes import environment, port_before
 from mlplatform.ports.extensions import ServerSpec
 
 PATIENCE_SECONDS = 10.0
@@ -42,11 +43,8 @@ def keeps(desired: ServerSpec) -> bool:
 
 def can_take_over(desired: ServerSpec) -> bool:
     """Whether the server without a container that runs in the folder hands over its port, and that one is wanted."""
-    try:
-        found = json.loads((desired.folder / "server.json").read_bytes())
-        same = found["host"] == desired.host and desired.port in (0, found["port"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    found = announced(desired.folder)
+    same = found.get("host") == desired.host and desired.port in (0, found.get("port"))
     return same and (desired.folder / HANDOVER).exists()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import http.client
-import json
 import os
 import signal
 import subprocess
@@ -12,12 +11,14 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
+from mlplatform.domain.server_settings import ServerSettings, SettingChange, digests, traces_of
 from mlplatform.errors import ServerDidNotStart, WorldError
-from mlplatform.plugins.targets import keeping
-from mlplatform.plugins.targets.processes import environment, last_line, lock_held, port_before
+from mlplatform.plugins.targets import changing, keeping
+from mlplatform.plugins.targets.folder import announced, last_line, lock_held, lock_pid, send
+from mlplatform.plugins.targets.processes import environment, port_before
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 from mlplatform.ports.tls import server_context
 
@@ -41,18 +42,20 @@ class LocalTarget:
     stop_seconds: float = 30.0
 
     def apply(self, desired: ServerSpec) -> ServerState:
-        """Start the server, or leave it when it runs already; returns once it answers `/ping`. One that runs without
-        tokens or TLS that are desired by now is started again. A port that is kept for it is taken over.
+        """Start the server, or bring other settings into effect in the one that runs, without a request that fails,
+        also on another address: it listens there before it leaves the one before. A port that is kept for it is taken
+        over. Returns once it answers `/ping`.
 
-        Raises ServerDidNotStart with the last line of its log; UsageError for a certificate that cannot be used.
+        Raises ServerDidNotStart with the last line of its log; SettingsRefused, and the server that runs goes on as
+        before; UsageError for a certificate that cannot be used.
         """
         folder = desired.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if self.status(folder).is_laxer_than(desired):
-                if desired.tls:  # what cannot start must not cost the server that runs
+            if self.changes(desired):
+                if desired.tls:
                     server_context(desired.tls.cert, desired.tls.key)
-                self.stop(folder)
+                self._change(desired)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:
             raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
@@ -74,17 +77,33 @@ class LocalTarget:
 
     def status(self, folder: Path) -> ServerState:
         """What runs in a folder; not running when nobody holds its lock."""
-        found = _announced(folder)
-        if not found or not lock_held(folder) or found["pid"] != _lock_pid(folder):
+        found = announced(folder)
+        if not found or not lock_held(folder) or found["pid"] != lock_pid(folder):
             return ServerState(folder.name, running=False)
         host, port, pid = str(found["host"]), int(found["port"]), int(found["pid"])
         guards = found.get("auth") is True, found.get("tls") is True
-        return ServerState(folder.name, True, host, port, pid, *guards)
+        settings = ServerSettings.of(found.get("settings"))
+        return ServerState(folder.name, True, host, port, pid, *guards, settings)
+
+    def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
+        """Where traces go is as our environment says, if it says anything."""
+        running = self.status(desired.folder).settings
+        wanted = replace(desired.settings, traces=digests(traces_of(os.environ)))
+        return running.changes(wanted) if running else ()
+
+    def _change(self, desired: ServerSpec) -> None:
+        with changing.alone(desired.folder):
+            running = self.status(desired.folder).settings
+            if not self.changes(desired):
+                return  # another one did
+            patience_seconds = self.start_seconds * (desired.workers + 1) + self.stop_seconds
+            wanted, traces = words(desired.settled(running)), traces_of(os.environ)
+            changing.tell(desired.folder, wanted, traces, lambda: not self.changes(desired), patience_seconds)
 
     def stop(self, folder: Path, keep_port: bool = False) -> None:
         """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
         there is none. Its port is free then, unless somebody took it over."""
-        pid = _lock_pid(folder)
+        pid = lock_pid(folder)
         if pid and lock_held(folder):
             self._end(pid, folder)
         _forget(folder)
@@ -93,9 +112,9 @@ class LocalTarget:
             keeping.end(folder)
 
     def _end(self, pid: int, folder: Path) -> None:
-        _send(pid, signal.SIGTERM)
+        send(pid, signal.SIGTERM)
         if not _wait_gone(folder, self.stop_seconds):
-            _send(pid, signal.SIGKILL)  # its workers follow: they notice that their parent is gone
+            send(pid, signal.SIGKILL)  # its workers follow: they notice that their parent is gone
             if not _wait_gone(folder, self.stop_seconds):
                 raise WorldError(what=f"The server of {folder.name} (pid {pid}) does not end")
         if (child := _children.get(pid)) is not None:
@@ -110,21 +129,12 @@ def _collect() -> None:
 
 
 def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "mlplatform.serving.main",
-        "--folder",
-        str(desired.folder.absolute()),
-    ]
-    command += ["--host", desired.host, "--workers", str(desired.workers)]
+    command = [sys.executable, "-P", "-m", "mlplatform.serving.main"]
     if keeping.keeps(desired):
-        command += ["--adopt"]
+        command += [*words(desired), "--adopt"]
     else:
         keeping.end(desired.folder)
-        command += ["--port", str(desired.port or port_before(desired))]
-    command += behaviour(desired)
+        command += words(replace(desired, port=desired.port or port_before(desired)))
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -137,6 +147,12 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         )
     _children[process.pid] = process
     return process
+
+
+def words(desired: ServerSpec) -> list[str]:
+    """A server's command line."""
+    found = ["--folder", str(desired.folder.absolute()), "--host", desired.host, "--port", str(desired.port)]
+    return [*found, "--workers", str(desired.workers), *behaviour(desired)]
 
 
 def behaviour(desired: ServerSpec) -> list[str]:
@@ -169,14 +185,6 @@ def answers(state: ServerState, tls: TlsFiles | None) -> bool:
         connection.close()
 
 
-def _announced(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "server.json").read_bytes())
-        return found if isinstance(found, dict) and {"pid", "host", "port"} <= set(found) else {}
-    except (OSError, ValueError):
-        return {}
-
-
 def _forget(folder: Path) -> None:
     """Remove what a killed server announced: it should not run now. Only who holds the lock may do so."""
     try:
@@ -185,20 +193,6 @@ def _forget(folder: Path) -> None:
             (folder / "server.json").unlink(missing_ok=True)
     except OSError:
         return  # another one runs already, or none ever did
-
-
-def _lock_pid(folder: Path) -> int:
-    try:
-        return int((folder / "server.lock").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _wait_gone(folder: Path, seconds: float) -> bool:

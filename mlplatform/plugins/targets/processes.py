@@ -1,9 +1,7 @@
-"""What the targets share that start processes on this machine: their environment, locks, logs and ports."""
+"""What the targets share that start processes on this machine: their environment and ports."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 from pathlib import Path
@@ -44,27 +42,3 @@ def environment() -> dict[str, str]:
     root = str(Path(mlplatform.__file__).parent.parent)
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
-
-
-def lock_held(folder: Path, name: str = "server.lock") -> bool:
-    """Whether a server runs there, in a container or not."""
-    try:
-        with (folder / name).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def last_line(folder: Path) -> str:
-    try:
-        lines = (folder / "server.log").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    line = next((line for line in reversed(lines) if line.strip()), "")
-    try:
-        return str(json.loads(line)["message"])[:500]
-    except (ValueError, KeyError, TypeError):  # a library's, or the interpreter's
-        return line[:500]

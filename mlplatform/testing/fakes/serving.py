@@ -14,7 +14,8 @@ from mlplatform.domain.access import AccessList, Grant
 from mlplatform.domain.counts import Counted
 from mlplatform.domain.placement import Placement
 from mlplatform.domain.routes import Routes, WorkerStatus
-from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, UsageError
+from mlplatform.domain.server_settings import SettingChange
+from mlplatform.errors import ServerDidNotFollow, ServerDidNotStart, SettingsRefused, UsageError
 from mlplatform.ports.extensions import ServerSpec, ServerState
 
 FAKE_PID = 4242
@@ -120,24 +121,37 @@ class FakeTarget:
     takes_over_from: ClassVar[frozenset[str]] = frozenset()
 
     fails: str = ""
-    """Why the next server does not start."""
+    """Why the next server does not start, or the one that runs refuses other settings."""
     started: list[ServerSpec] = field(default_factory=list)
     _states: dict[Path, ServerState] = field(default_factory=dict)
     _ports: dict[Path, int] = field(default_factory=dict)
 
     def apply(self, desired: ServerSpec) -> ServerState:
         state = self._states.get(desired.folder)
-        if state is not None and not state.is_laxer_than(desired):
+        if state is not None and not self.changes(desired):
             return state
         if self.fails:
-            log = desired.folder / "server.log"
-            raise ServerDidNotStart(endpoint=desired.endpoint, cause=self.fails, log=log)
+            error = SettingsRefused if state else ServerDidNotStart
+            raise error(endpoint=desired.endpoint, cause=self.fails, log=desired.folder / "server.log")
         self.started.append(desired)
+        desired = desired.settled(state.settings if state else None)
         port = desired.port or self._ports.setdefault(desired.folder, 40_000 + len(self.started))
         guards = desired.auth, desired.tls is not None
-        state = ServerState(desired.endpoint, True, desired.host, port, FAKE_PID, *guards)
+        state = ServerState(
+            desired.endpoint,
+            True,
+            desired.host,
+            port,
+            FAKE_PID,
+            *guards,
+            replace(desired.settings, port=port),
+        )
         self._states[desired.folder] = state
         return state
+
+    def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
+        running = self.status(desired.folder).settings
+        return running.changes(desired.settings) if running else ()
 
     def status(self, folder: Path) -> ServerState:
         return self._states.get(folder, ServerState(folder.name, running=False))

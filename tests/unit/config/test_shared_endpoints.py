@@ -49,12 +49,13 @@ def test_policies_that_agree_may_share_an_endpoint(tmp_path: Path, endpoint: str
         (', target = "local"', "target"),
         (", options = { stop_seconds = 5.0 }", "options"),
         (", limits = { max_waiting = 5 }", "limits"),
+        (', log = "access"', "log"),
         (f", {TLS}", "tls"),
     ],
 )
 def test_any_other_guard_is_a_mistake_of_the_second(tmp_path: Path, endpoint: str, key: str) -> None:
     with pytest.raises(BadPolicy) as caught:
-        _ = project(tmp_path, churn="", fraud=endpoint).policies
+        project(tmp_path, churn="", fraud=endpoint).policy("fraud")
     assert caught.value.facts["path"].endswith("fraud/policy.toml")
     [told] = caught.value.facts["mistakes"]
     assert told.startswith(f"stages.live.endpoint.{key}: ")

@@ -94,7 +94,7 @@ def test_an_endpoint_that_demands_no_tokens_is_not_told_of(fakes: Fakes) -> None
     assert told(fakes, policy()) == []
 
 
-def test_a_server_that_demands_less_than_the_policy_by_now_is_started_again(fakes: Fakes) -> None:
+def test_a_server_that_demands_less_than_the_policy_by_now_is_closed(fakes: Fakes) -> None:
     fakes.live(policy(), "run1")
     stricter = guarded(tls=Tls("cert.pem", "key.pem"))
     assert any("runs without tokens or TLS" in what for what in told(fakes, stricter))

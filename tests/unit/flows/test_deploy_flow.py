@@ -12,7 +12,8 @@ from mlplatform.domain.policy import Endpoint
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
-from mlplatform.flows.deploy import publish
+from mlplatform.flows.deploy import publish, start_server
+from mlplatform.flows.plan import deployment
 from mlplatform.flows.probation import next_step
 from mlplatform.flows.promote import Wish, promote
 from mlplatform.flows.reconcile import differences
@@ -72,6 +73,31 @@ def test_options_of_the_endpoint_reach_the_server(fakes: Fakes) -> None:
     routes = fakes.documents.routes("churn")
     assert routes
     assert (routes.memory_mb, routes.routes[0].max_waiting) == (90, 12)
+
+
+def test_other_settings_are_told_and_reach_a_server_that_runs(fakes: Fakes) -> None:
+    given = policy()
+    fakes.live(given, "run1")
+    wider = replace(given.stage("production"), endpoint=Endpoint("churn", workers=3))
+    changed = replace(given, stages={**given.stages, "production": wider})
+    assert [c.name for c in deployment(fakes.world, changed, None).changes] == ["workers"]
+    [found] = [d for d in differences(fakes.world, changed) if "otherwise" in d.what]
+    assert found.what == "the server of endpoint churn runs otherwise than its policy says: workers 1 -> 3"
+    fakes.said.clear()
+    start_server(fakes.world, changed, "production")
+    assert fakes.said == ["the server of endpoint churn is told other settings: workers 1 -> 3"]
+    assert fakes.target.started[-1].workers == 3
+    assert deployment(fakes.world, changed, None).changes == ()
+
+
+def test_a_server_that_goes_on_demanding_more_than_its_policy_is_told(fakes: Fakes) -> None:
+    given = policy()
+    guarded = replace(given.stage("production"), endpoint=Endpoint("churn", auth=True))
+    fakes.live(replace(given, stages={**given.stages, "production": guarded}), "run1")
+    fakes.said.clear()
+    assert start_server(fakes.world, given, "production").auth
+    [told] = fakes.said
+    assert "demands more than its policy (tokens) and goes on so" in told
 
 
 def test_a_version_that_the_server_refuses_leaves_stage_and_traffic_where_they_were(fakes: Fakes) -> None:

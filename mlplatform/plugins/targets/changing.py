@@ -1,0 +1,69 @@
+"""Tells a running server on this machine other settings, and waits until they are in effect: see `serving.settings`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from mlplatform.errors import SettingsRefused
+from mlplatform.plugins.targets.folder import announced, last_line, lock_held, send
+
+POLL_SECONDS = 0.02
+FILE = "settings.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else tells this server other settings meanwhile."""
+    with (folder / "settings.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def tell(
+    folder: Path,
+    words: Sequence[str],
+    traces: Mapping[str, str],
+    in_effect: Callable[[], bool],
+    patience_seconds: float,
+) -> None:
+    """Returns once no worker of the settings before is left. Raises SettingsRefused with the server's reason; what it
+    is doing when we give up it goes on doing."""
+    wish, pid = uuid4().hex, int(announced(folder)["pid"])
+    _write(folder, {"id": wish, "words": list(words), "environment": dict(traces) or None})
+    send(pid, signal.SIGUSR1)
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        found, refused = announced(folder), announced(folder).get("refused") or {}
+        if refused.get("id") == wish:
+            raise _refused(folder, str(refused.get("why")))
+        if found.get("settled") and in_effect():
+            break
+        if not lock_held(folder):
+            raise _refused(folder, f"it ended: {last_line(folder)}")
+        if time.monotonic() > deadline:
+            raise _refused(folder, f"the others are not in effect after {patience_seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def _write(folder: Path, document: Mapping[str, object]) -> None:
+    """For our eyes only: a variable may hold a secret."""
+    temporary = folder / f".{FILE}.tmp"
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(json.dumps(document))
+    temporary.rename(folder / FILE)
+
+
+def _refused(folder: Path, cause: str) -> SettingsRefused:
+    (folder / FILE).unlink(missing_ok=True)
+    return SettingsRefused(endpoint=folder.name, cause=cause, log=folder / "server.log")
