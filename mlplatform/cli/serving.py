@@ -59,7 +59,7 @@ def deploy(
     mlplatform deploy churn --target docker --option memory_mb=1500
     """
     name, p = only_model(model), platform()
-    chosen = _target(target, options)
+    chosen = chosen_target(target, options)
     if dry_run:
         from mlplatform.flows import plan
 
@@ -69,7 +69,7 @@ def deploy(
     emit([p.deploy(name, stage, chosen)], as_json, render.endpoints)
 
 
-def _target(name: str | None, options: tuple[str, ...]) -> Use | None:
+def chosen_target(name: str | None, options: tuple[str, ...]) -> Use | None:
     """What was chosen; the values are written as in a policy, text without quotes too."""
     if name is None:
         if options:

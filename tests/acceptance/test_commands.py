@@ -82,6 +82,18 @@ def test_dry_runs_speak_json_too(place: Place) -> None:
     assert planned["size_bytes"] > 100
 
 
+def test_a_target_is_planned_by_a_dry_run_and_a_mistyped_one_is_told(place: Place) -> None:
+    chosen = ("deploy", MODEL, "--target", "docker", "--option", "memory_mb=1500")
+    planned = place.told(*chosen, "--dry-run")
+    assert (planned["running"], planned["target"]) == (False, "docker")
+    assert place.told("endpoints")[0]["target"] == "local"
+    with place.opened() as platform:
+        placed = platform.world.placements.placement(MODEL)
+    assert placed is None or placed.target.use == "local"
+    code, output = place.run("deploy", MODEL, "--target", "dokcer", "--dry-run")
+    assert (code, "Did you mean 'docker'?" in output) == (2, True), output
+
+
 def test_context_that_the_policy_names_is_sent_and_said(place: Place) -> None:
     place.done("deploy", MODEL)
     (place.folder / "rows.csv").write_text("c0,c1,c2,at\n0.1,0.2,0.3,2026-03-02T09:00:00\n")
