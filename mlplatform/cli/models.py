@@ -235,7 +235,7 @@ def history(model: str | None, at: datetime | None, stage: str | None, as_json: 
 def _history_at(
     p: Platform, model: str, at: datetime, stage: str | None, entries: list[Entry], as_json: bool
 ) -> None:
-    live = [spell for spell in p.spells(model, at, stage) if spell.until is None]
+    live = p.answering(model, at, stage)
     answering = {spell.version for spell in live}
     standings = p.standings_at(model, at)
     places = {v: place for v, place in standings.places.items() if stage in (None, place) or v in answering}

@@ -274,7 +274,7 @@ def _entry_line(item: Entry) -> str:
 def moment(
     at: datetime, now: datetime, standings: Standings, live: Sequence[Spell], entries: Sequence[Entry]
 ) -> None:
-    """Where every version stood at a time, what it answered, and the entry that put it there."""
+    """Where every version stood at a time, what it answered at which endpoint, and the entry that put it there."""
     if not entries:
         click.echo(f"nothing of {standings.model} was there at {when(at)} UTC")
         return
@@ -283,7 +283,7 @@ def moment(
     rows = []
     for number, place in sorted(standings.places.items()):
         spells = [s for s in live if s.version == number]
-        traffic = ", ".join(f"{100 * s.share:g} % of {s.stage}" for s in spells) or "-"
+        traffic = ", ".join(f"{100 * s.share:g} % of {s.stage} at {s.endpoint}" for s in spells) or "-"
         if spells:
             since, wish = spells[-1].since, spells[-1].wish
         else:

@@ -157,9 +157,17 @@ class Looking:
         return show.history(self.world, self.policies, model, until, stage)
 
     def spells(self, model: str, until: datetime | None = None, stage: str | None = None) -> list[Spell]:
-        """Who answered for a stage, when, with which share; those without an end last until that moment."""
-        found = spells(self.history(model, until, stage))
+        """Who held a stage or shared its requests, when, and at which endpoint; those without an end last until that
+        moment."""
+        policy = self.policies.get(model)
+        stages = policy.stages if policy else {}
+        endpoints = {name: there.endpoint.name for name, there in stages.items() if there.endpoint}
+        found = spells(self.history(model, until, stage), endpoints)
         return [spell for spell in found if stage in (None, spell.stage)]
+
+    def answering(self, model: str, moment: datetime, stage: str | None = None) -> list[Spell]:
+        """What answered at a moment: the shares of an endpoint make a whole."""
+        return [s for s in self.spells(model, moment, stage) if s.until is None and s.endpoint]
 
     def standings_at(self, model: str, moment: datetime) -> Standings:
         """Where every version stood at a moment."""

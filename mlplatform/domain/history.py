@@ -1,11 +1,12 @@
-"""Who answered for a stage, when, with which share of its requests, and which entry of the ledger says so."""
+"""Who held a stage or shared its requests, when, and which entry of the ledger says so."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from mlplatform.domain.ladder import is_stage
 from mlplatform.domain.ledger import Draft, Entry, Kind
@@ -27,23 +28,31 @@ class Spell:
     """Who wanted it, and why."""
     until: datetime | None = None
     """None: it is so at the end of the entries."""
+    endpoint: str = ""
+    """Where it answered the share. Empty: the stage had no endpoint, and whoever held it was not asked."""
 
     @property
     def break_glass(self) -> bool:
         return is_glass_broken(self.wish)
 
 
-def spells(entries: Sequence[Entry]) -> list[Spell]:
-    """Oldest first. A stage without traffic of its own belongs to its holder altogether."""
-    holders: dict[str, int] = {}
+def spells(entries: Sequence[Entry], endpoints: Mapping[str, str] = MappingProxyType({})) -> list[Spell]:
+    """Oldest first. A stage without traffic of its own belongs to its holder altogether.
+
+    endpoints: those of today's policy, by stage, for a stage whose entries tell of no traffic: it was given its
+    endpoint after its holder had entered.
+    """
+    holders, asked = dict[str, int](), dict[str, str]()
     ended, lasting = list[Spell](), defaultdict[str, dict[int, Spell]](dict)
     for entry, wish in zip(entries, wishes(entries), strict=True):
         for stage in _touched(entry.draft):
             shares, running = _after(stage, holders, entry.draft), lasting[stage]
-            over = [version for version, spell in running.items() if shares.get(version) != spell.share]
+            where = _asked(stage, asked, entry.draft) or endpoints.get(stage, "")
+            now = {version: (share, where) for version, share in shares.items()}
+            over = [version for version, s in running.items() if now.get(version) != (s.share, s.endpoint)]
             ended += [replace(running.pop(version), until=entry.at) for version in over]
             for version in sorted(shares.keys() - running.keys()):
-                running[version] = Spell(stage, version, shares[version], entry.at, wish)
+                running[version] = Spell(stage, version, shares[version], entry.at, wish, endpoint=where)
     last = [spell for running in lasting.values() for spell in running.values()]
     return sorted([*ended, *last], key=lambda spell: (spell.since, spell.wish.seq))
 
@@ -72,6 +81,16 @@ def _touched(draft: Draft) -> list[str]:
     moved = [place for c in draft.changes for place in (c.origin, c.target) if place and is_stage(place)]
     shifted = [draft.stage] if draft.stage and draft.kind in _SHIFTS else []
     return list(dict.fromkeys([*moved, *shifted]))
+
+
+def _asked(stage: str, asked: dict[str, str], draft: Draft) -> str:
+    """Where a stage's requests come in after an entry, brought up to date by the way; empty where the ledger knows of
+    none: a version enters a stage that has an endpoint by a rollout only."""
+    if draft.kind is Kind.TRAFFIC_SHIFTED and draft.stage == stage:
+        asked[stage] = str(draft.data.get("endpoint", stage))
+    elif draft.kind is Kind.PROMOTED and draft.stage == stage and "rollout" not in draft.data:
+        asked.pop(stage, None)
+    return asked.get(stage, "")
 
 
 def _after(stage: str, holders: dict[str, int], draft: Draft) -> Shares:

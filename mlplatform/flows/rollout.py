@@ -188,7 +188,7 @@ def _shift(
         return _give_up(world, policy, rollout, before, str(error))
     failpoint("deploy:shifted")
     key = "shifted" if step.is_all else f"shifted:{step.share:g}"
-    data = {"share": step.share, "counted": counted, **evidence}
+    data = {"share": step.share, "endpoint": rollout.endpoint, "counted": counted, **evidence}
     _note(world, rollout, Kind.TRAFFIC_SHIFTED, f"{step} of {rollout.endpoint}", data, key)
     failpoint("deploy:noted")
     return world.deployments.save(rollout.now_in(Phase.SHIFTED, f"{step} of {rollout.endpoint}"))

@@ -114,8 +114,8 @@ def test_the_page_shows_a_broken_glass_and_what_the_history_says_of_it(
         held = platform.spells(MODEL, stage="staging")
         render.tenures(held, platform.history(MODEL, stage="staging"))
         shows("mlplatform history churn --stage staging")
-        now, live = saturday.now(), [spell for spell in platform.spells(MODEL) if spell.until is None]
-        standings = platform.standings_at(MODEL, now)
+        now = saturday.now()
+        live, standings = platform.answering(MODEL, now), platform.standings_at(MODEL, now)
         render.moment(now, now, standings, live, platform.history(MODEL, now))
         shows("mlplatform history churn --at 2026-11-21T10:30+01:00")
 

@@ -32,11 +32,11 @@ def live(place: Place, at: datetime | str) -> list[tuple[str, int, float]]:
 
 def test_what_was_live_at_a_time(place: Place) -> None:
     first, second = moment(place, "traffic_shifted", 1), moment(place, "traffic_shifted", 2)
-    assert live(place, first - timedelta(microseconds=1)) == [("staging", 1, 1.0)]
+    assert live(place, first - timedelta(microseconds=1)) == [], "it stands in staging, where nothing answers"
     assert ("production", 1, 1.0) in live(place, first)
     assert ("production", 1, 1.0) in live(place, second - timedelta(microseconds=1))
     assert ("production", 2, 1.0) in live(place, second)
-    assert live(place, datetime.now(UTC)) == [("production", 2, 1.0), ("staging", 3, 1.0)]
+    assert live(place, datetime.now(UTC)) == [("production", 2, 1.0)]
 
 
 def test_times_may_name_a_zone_and_are_utc_without_one(sqlite_place: Place) -> None:
@@ -64,7 +64,9 @@ def test_who_put_it_there_and_why(sqlite_place: Place) -> None:
     """A share is told with the wish that opened the rollout, not with the step that moved it."""
     rows = [line.split() for line in sqlite_place.done("history", MODEL, "--at", "2999-01-01").splitlines()]
     [production] = [row for row in rows if row[:2] == ["2", "production"]]
-    assert production[2:6] == ["100", "%", "of", "production"]
+    assert production[2:8] == ["100", "%", "of", "production", "at", MODEL]
+    [staging] = [row for row in rows if row[:2] == ["3", "staging"]]
+    assert staging[2] == "-"
     assert production[-3:] == ["ada", "(unverified)", "prepared"]
 
 
@@ -95,14 +97,14 @@ def test_shares_in_between_are_part_of_history(place: Place) -> None:
         note(Kind.ROLLOUT_OPENED, grace, "break-glass: weekly", break_glass=True)
         shifted = note(Kind.TRAFFIC_SHIFTED, grace, "5 % of churn", share=0.05, rollout="r")
         note(Kind.ROLLOUT_FAILED, grace, "errors", rollout="r")
-    shared = [("production", 2, 0.95), ("production", 3, 0.05), ("staging", 3, 1.0)]
+    shared = [("production", 2, 0.95), ("production", 3, 0.05)]  # not again in staging, where 3 stands
     assert live(place, shifted) == shared
     text = place.done("history", MODEL, "--at", shifted.isoformat())
     assert "95 % of production" in text
     [row] = [line for line in text.splitlines() if "5 % of production" in line and "95" not in line]
-    assert "100 % of staging" in row
+    assert row.split()[:2] == ["3", "staging"] and "100 %" not in row
     assert row.rstrip().endswith("grace             BREAK-GLASS weekly")
-    assert live(place, datetime.now(UTC)) == [("production", 2, 1.0), ("staging", 3, 1.0)]
+    assert live(place, datetime.now(UTC)) == [("production", 2, 1.0)]
 
 
 # --- the way back ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from mlplatform.domain.history import is_glass_broken, spells, wishes
@@ -109,3 +110,64 @@ def test_a_rollback_and_an_emptied_stage() -> None:
 def test_an_entry_that_only_notes_something_changes_nothing() -> None:
     noted = draft(Kind.APPROVED, 1), draft(Kind.PROBATION_PASSED, 1, rollout="r"), draft(Kind.REFUSED, 2)
     assert shares(told(*FIRST, *noted)) == [(1, 1.0, 2, None)]
+
+
+# --- who answered ---------------------------------------------------------------------------------------------------
+
+
+def answered(entries: list[Entry], hour: int, **endpoints: str) -> dict[str, dict[int, float]]:
+    """Shares of the requests at each endpoint, so many hours after the first entry."""
+    at, found = START + timedelta(hours=hour), dict[str, dict[int, float]]()
+    for spell in spells([e for e in entries if e.at <= at], endpoints):
+        if spell.until is None and spell.endpoint:
+            found.setdefault(spell.endpoint, {})[spell.version] = spell.share
+    return found
+
+
+def climbing() -> list[Entry]:
+    """Version 2 stands in staging, where nothing answers, while it climbs into production."""
+    return told(
+        *FIRST[:2],
+        draft(Kind.TRAFFIC_SHIFTED, 1, rollout="first", share=1.0, endpoint="churn"),
+        up(1, rollout="first"),
+        replace(draft(Kind.PROMOTED, 2, Change(2, CANDIDATE, "staging")), stage="staging"),
+        draft(Kind.TRAFFIC_SHIFTED, 2, rollout="r", share=0.05, endpoint="churn"),
+        draft(Kind.TRAFFIC_SHIFTED, 2, rollout="r", share=1.0, endpoint="churn"),
+        up(2, before=1, rollout="r"),
+    )
+
+
+def test_a_version_on_its_way_answers_its_share_and_not_a_second_time_where_it_stands() -> None:
+    entries = climbing()
+    seen = [answered(entries, hour) for hour in range(1, len(entries))]
+    alone, shared = {"churn": {1: 1.0}}, {"churn": {1: 0.95, 2: 0.05}}
+    assert seen == [{}, alone, alone, alone, shared, {"churn": {2: 1.0}}, {"churn": {2: 1.0}}]
+
+
+def test_the_shares_of_every_endpoint_make_a_whole() -> None:
+    """Also where the version answers at an endpoint of the stage below."""
+    below = draft(Kind.TRAFFIC_SHIFTED, 2, rollout="s", share=1.0, endpoint="trial")
+    drafts = [entry.draft for entry in climbing()]
+    drafts[3:5] = [drafts[3], replace(below, stage="staging"), replace(drafts[4], data={"rollout": "s"})]
+    entries = told(*drafts)
+    for hour in range(2, len(entries)):
+        assert all(sum(shares.values()) == 1.0 for shares in answered(entries, hour).values())
+    assert answered(entries, 6) == {"churn": {1: 0.95, 2: 0.05}, "trial": {2: 1.0}}
+    assert answered(entries, 8) == {"churn": {2: 1.0}}
+
+
+def test_a_holder_that_entered_before_its_stage_had_an_endpoint_answers_where_it_is_now() -> None:
+    assert answered(told(*FIRST), 2) == {}
+    assert answered(told(*FIRST), 2, production="churn") == {"churn": {1: 1.0}}
+
+
+def test_a_stage_whose_endpoint_is_gone_answers_no_more() -> None:
+    entries = told(
+        *FIRST[:2],
+        draft(Kind.TRAFFIC_SHIFTED, 1, rollout="r", share=1.0),
+        up(1, rollout="r"),
+        up(2, before=1),
+    )
+    assert answered(entries, 3) == {LIVE: {1: 1.0}}, "an entry that names no endpoint: the stage's name"
+    assert answered(entries, 4) == {}
+    assert shares(entries)[-1] == (2, 1.0, 4, None), "it holds the stage all the same"
