@@ -84,6 +84,7 @@ def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
                 found += p.differences(model)
             except MlplatformError as error:
                 failed[str(error)] = error
+        found += p.without_policy()
         if not p.world.ledger.models() and p.settings.artifact_root is None:
             p.world.registry.outside(
                 ""
@@ -106,6 +107,7 @@ def reconcile(model: str | None, dry_run: bool, as_json: bool) -> None:
     p = platform()
     verb = p.differences if dry_run else p.reconcile
     found = [d for name in ([model] if model else p.policies) for d in verb(name)]
+    found += [] if model else p.without_policy()
     told = [{"model": d.model, "what": d.what, "repair": d.repair} for d in found]
     emit(told, as_json, lambda _: render.differences(found))
     leave((0 if model else left_out(p)) or (3 if any(d.mend is None for d in found) else 0))

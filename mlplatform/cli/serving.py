@@ -94,11 +94,19 @@ def chosen_target(name: str | None, options: tuple[str, ...]) -> Use | None:
 def undeploy(model: str | None, stage: str | None, as_json: bool) -> None:
     """Stop a stage's model server, or take the model out where others answer there; the stage keeps its version.
 
+    A model whose policy was taken out of the project is named by ENDPOINT/MODEL, all such models of an endpoint by
+    ENDPOINT; models that have a policy are left alone then.
+
     \b
     mlplatform undeploy churn
+    mlplatform undeploy shop/fraud
     """
     p, chosen = platform(), only_model(model)
-    name = p.undeploy(chosen, stage)
+    if taken := p.take_out(chosen):
+        told = [{"endpoint": s.endpoint, "model": s.model, "running": not ended} for s, ended in taken]
+        emit(told, as_json, lambda _: _taken_out(told))
+        return
+    name = p.undeploy(chosen.rpartition("/")[2], stage)
     running = p.endpoint(name).server.running
     said = (
         f"endpoint {name} answers for {chosen} no more, and goes on for others"
@@ -106,6 +114,12 @@ def undeploy(model: str | None, stage: str | None, as_json: bool) -> None:
         else f"endpoint {name} stopped"
     )
     emit({"endpoint": name, "running": running}, as_json, lambda r: click.echo(said))
+
+
+def _taken_out(told: list[dict[str, Any]]) -> None:
+    for one in told:
+        then = "and goes on for others" if one["running"] else "and was stopped: nobody else did"
+        click.echo(f"endpoint {one['endpoint']} answers for {one['model']} no more, {then}")
 
 
 @click.command()

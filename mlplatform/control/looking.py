@@ -37,12 +37,14 @@ from mlplatform.flows import (
     review,
     rollback,
     show,
+    strays,
     verify,
 )
 from mlplatform.flows.board import Row, board
 from mlplatform.flows.diff import Diff, diff
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.lease import is_held, owner_name
+from mlplatform.flows.strays import Stray
 from mlplatform.flows.trend import trend
 from mlplatform.flows.verify import Verified
 from mlplatform.flows.world import World
@@ -225,7 +227,24 @@ class Looking:
         policy = self.policy(model)
         busy = is_held(self.world.leases, retrain.lease_name(model), self.world.clock.now())
         left = [] if busy else self._chains.left_retraining(policy)
-        return [*reconcile.differences(self.world, policy), *left]
+        own = [stray for stray in self.strays() if stray.model == model]
+        return [
+            *reconcile.differences(self.world, policy),
+            *strays.differences(self.world, self.policies, own),
+            *left,
+        ]
+
+    def strays(self) -> list[Stray]:
+        """Models that an endpoint still answers for, and that no policy gives it; none of those that may have a policy
+        which cannot be read."""
+        read = self._wiring.read
+        return strays.strays(self.world, read.good, lambda model: read.maybe(model) is not None)
+
+    def without_policy(self) -> list[Difference]:
+        """What is told of strays whose policy was taken out of the project."""
+        good = self._wiring.read.good
+        found = [stray for stray in self.strays() if stray.model not in good]
+        return strays.differences(self.world, good, found)
 
     def _endpoint_stage(self, policy: Policy, stage: str | None) -> str:
         chosen = stage or policy.live_stage

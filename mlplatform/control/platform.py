@@ -41,6 +41,7 @@ from mlplatform.flows import (
     retire,
     retrain,
     rollback,
+    strays,
     tokens,
 )
 from mlplatform.flows.approve import Approved
@@ -53,6 +54,7 @@ from mlplatform.flows.probation import version_of
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
 from mlplatform.flows.sound import demand_bytes, demand_permitted
+from mlplatform.flows.strays import Stray
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
@@ -181,6 +183,17 @@ class Platform(Looking):
             return endpoint.name
         placing.stop(self.world, endpoint)
         return endpoint.name
+
+    def take_out(self, name: str) -> list[tuple[Stray, bool]]:
+        """Take models out of endpoints that no policy gives them: one by its name or as `endpoint/model`, or all such
+        models of an endpoint by its name; none where nothing of the name is such. With each, whether its server was
+        stopped, because it answers for nobody else and no policy names it."""
+        taken = []
+        for stray in [stray for stray in self.strays() if name in (stray.model, stray.endpoint, stray.name)]:
+            with self._chains.alone(stray.model):
+                strays.take_out(self.world, stray)
+            taken.append((stray, strays.end_if_empty(self.world, self._wiring.read.good, stray.endpoint)))
+        return taken
 
     def predict(self, ref: str, columns: Columns) -> Outputs:
         """One version's answers to a table, in a sandboxed child; nothing is captured."""
@@ -311,6 +324,9 @@ class Platform(Looking):
         policy = self.policy(model)
         with self._chains.alone(model):
             found = reconcile.reconcile(self.world, policy)
+            own = [stray for stray in self.strays() if stray.model == model]
+            told = strays.differences(self.world, self.policies, own)
+            found += [reconcile.mended(self.world, difference) for difference in told]
         if any(r.phase is not Phase.PROBATION for r in self.world.deployments.active(model)):
             self.roll_out(model)
         return [*found, *self._chains.take_up(policy)]

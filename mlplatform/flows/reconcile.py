@@ -49,7 +49,7 @@ def differences(world: World, policy: Policy, alone: bool = False) -> list[Diffe
 def reconcile(world: World, policy: Policy) -> list[Difference]:
     """Repair what can be repaired; the differences that were found. One failing repair does not stop the others."""
     world.bundles.sweep()
-    found = [_mended(world, difference) for difference in differences(world, policy, alone=True)]
+    found = [mended(world, difference) for difference in differences(world, policy, alone=True)]
     project(world, policy)  # some repairs are entries of the ledger
     return found
 
@@ -64,7 +64,8 @@ def recover(world: World, policy: Policy) -> int:
     return len(found)
 
 
-def _mended(world: World, difference: Difference) -> Difference:
+def mended(world: World, difference: Difference) -> Difference:
+    """The difference, repaired where it can be; one that could not says why."""
     if difference.mend is None:
         return difference
     world.progress(f"{difference.what}: {difference.repair}")

@@ -21,7 +21,9 @@ from mlplatform.serving.files import Stat, stat_of
 from mlplatform.serving.problems import Forbidden, Problem, Unauthorized
 
 LOOK_SECONDS = 0.05
-OPEN = frozenset({"/ping", "/health", "/v2/health/live", "/v2/health/ready"})
+DETAILED = frozenset({"/health", "/v2/health/ready"})
+"""Open pages that tell more to who holds a token."""
+OPEN = frozenset({"/ping", "/v2/health/live", *DETAILED})
 """Pages that load balancers ask, without a token."""
 _NEEDS_ALL = {"/invocations": PREDICT, "/labels": LABELS}
 """Paths that name no model: any of the endpoint's may be meant, so the scope must hold for all of them."""
@@ -63,6 +65,17 @@ class Access:
         holder = self.holder(headers)
         if missing := _missing(holder, page, model, here):
             raise Forbidden(missing)
+
+    def sees_details(self, headers: Iterable[tuple[bytes, bytes]], here: Collection[str]) -> bool:
+        """Whether who asks may know what is served and what is wrong with it: by `metrics`, or by a scope for the
+        predictions of one of the models in service. Any other token is as good as none: an open page refuses nobody."""
+        if not self.demanded:
+            return True
+        try:
+            holder = self.holder(headers)
+        except Unauthorized:
+            return False
+        return METRICS in holder.scopes or not _missing(holder, "", "", here)
 
     def gate(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Problem | None:
         """Why nobody should wait for the body of a request: it carries no token that holds."""
@@ -109,6 +122,7 @@ class Access:
         if stat is None:
             self._holders, self._generation = {}, 0
             self._error = "access.json is gone: nobody's token holds"
+            logs.event("access-rejected", f"access: {self._error}", "error")
         else:
             self._read()
         return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlplatform.domain.limits import RequestLimits
 from mlplatform.serving import logs, scrape
-from mlplatform.serving.access import Access
+from mlplatform.serving.access import DETAILED, Access
 from mlplatform.serving.bodies import essence_of
 from mlplatform.serving.calls import Call, Eventually, Header, Request, Response
 from mlplatform.serving.dataplane import Answer, DataPlane, Later, as_problem
@@ -71,7 +71,7 @@ class App:
                 return self._labels(request)
             if place.page == "/metrics":
                 return self._later(request, self._scrape(request))
-            page = self.pages.get(place)
+            page = self.pages.get(place, self._sees_details(request, place))
         except NotLoaded as asleep:
             return self._later(request, self._when_awake(request, place, asleep.model))
         except Exception as error:
@@ -126,6 +126,10 @@ class App:
         if self._access.demanded:
             here = self.plane.router.table.models
             self._access.check(request.headers, place.page, place.model, here)
+
+    def _sees_details(self, request: Request, place: Place) -> bool:
+        here = self.plane.router.table.models
+        return place.page not in DETAILED or self._access.sees_details(request.headers, here)
 
     def _place(self, request: Request) -> Place:
         try:

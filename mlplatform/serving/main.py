@@ -19,6 +19,7 @@ from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
 from mlplatform.serving import logs
 from mlplatform.serving.handover import adopted
 from mlplatform.serving.listening import listen
+from mlplatform.serving.pump import pumped
 from mlplatform.serving.settings import FILE, Settings, parser
 from mlplatform.serving.supervisor import Supervisor
 from mlplatform.serving.telling import Telling
@@ -52,14 +53,17 @@ def _serve_locked(folder: Path, settings: Settings, keeper: Path | None, adopts:
     workers = settings.workers
     listeners = adopted(folder, workers) if adopts else listen(settings.host, settings.port, workers)
     settings.telling.configure("parent")
-    supervisor = Supervisor(folder, listeners, settings, keeper)
-    try:
-        supervisor.start()
-        supervisor.watch()
-    finally:
-        supervisor.stop()
-        logs.event("stopped", f"{folder.name} is served no more")
-        (folder / "server.json").unlink(missing_ok=True)
+    with pumped() as pumps:
+        supervisor = Supervisor(
+            folder, listeners, settings, keeper, lambda: sum(pump.dropped_lines for pump in pumps)
+        )
+        try:
+            supervisor.start()
+            supervisor.watch()
+        finally:
+            supervisor.stop()
+            logs.event("stopped", f"{folder.name} is served no more")
+            (folder / "server.json").unlink(missing_ok=True)
 
 
 def take_lock(folder: Path) -> IO[str]:

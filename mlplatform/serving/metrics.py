@@ -293,6 +293,7 @@ class Ended:
         self._counters = Metrics()
         self._workers = workers
         self._restarts = 0
+        self._dropped_lines = 0
         self._left: dict[str, Path] = {}
         self._write()
 
@@ -300,6 +301,13 @@ class Ended:
         """So many should run from now on."""
         self._workers = workers
         self._write()
+
+    def count_dropped(self, lines: int) -> None:
+        """So many lines of all processes did not reach the log so far."""
+        if lines != self._dropped_lines:
+            self._counters.dropped_log_lines += lines - self._dropped_lines
+            self._dropped_lines = lines
+            self._write()
 
     def take(self, pid: int, died: bool = True) -> None:
         """Add the worker's file to ours, then remove it; on a full disk it stays until the next. A restart is counted

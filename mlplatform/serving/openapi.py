@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlplatform.domain.bundle import Column
-from mlplatform.serving.access import OPEN
+from mlplatform.serving.access import DETAILED, OPEN
 from mlplatform.serving.predictor import Arm, Table
 from mlplatform.serving.protocols import tensors
 from mlplatform.serving.protocols.v2 import datatypes
@@ -35,6 +35,9 @@ _TOKEN = {
     "bearerFormat": "mlp_<id>_<secret>_<checksum>",
     "description": "Scopes: `labels:<model>` for /labels, `metrics` for /metrics, `predict:<model>` for all else.",
 }
+_BRIEF = (
+    "Without a token that holds for `metrics` or for predictions only `status`, of /v2/health/ready `ready`."
+)
 _LABEL = {
     "type": "object",
     "required": ["id", "label"],
@@ -131,13 +134,16 @@ def document(table: Table, version: str) -> Schema:
 def guarded(described: Schema) -> Schema:
     """A document of a server that demands tokens."""
     for path, operations in described["paths"].items():
+        if path in DETAILED:
+            operations["get"]["security"] = [{}, {"token": []}]
         if path in OPEN:
             continue
         said = "V2Error" if path.startswith("/v2") else "Error"
         for operation in operations.values():
             operation["security"] = [{"token": []}]
             operation["responses"].update({status: _answer(said) for status in ("401", "403")})
-    described["components"] = {**described["components"], "securitySchemes": {"token": _TOKEN}}
+    schemas = {**_COMPONENTS, "Health": {**_COMPONENTS["Health"], "required": [], "description": _BRIEF}}
+    described["components"] = {"schemas": schemas, "securitySchemes": {"token": _TOKEN}}
     return described
 
 

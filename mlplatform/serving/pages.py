@@ -35,21 +35,21 @@ class Pages:
         """Whether requests need a token."""
         self._described: tuple[Table | None, bytes] = (None, b"")
 
-    def get(self, place: Place) -> Page:
-        """A page that exists; NotThere for a model that is not routed."""
+    def get(self, place: Place, details: bool = True) -> Page:
+        """A page that exists, where it may tell them with details; NotThere for a model that is not routed."""
         match place.page:
             case "/ping":
                 return Page(b"\n", _TEXT)
             case "/health":
-                return self._health({})
+                return self._health("status", details)
             case "/version":
                 return Page(installed_version().encode(), _TEXT)
             case "/openapi.json":
                 return Page(self._openapi())
             case _:
-                return self._v2(place)
+                return self._v2(place, details)
 
-    def _v2(self, place: Place) -> Page:
+    def _v2(self, place: Place, details: bool) -> Page:
         match place.page:
             case "/v2":
                 return _json(
@@ -62,7 +62,7 @@ class Pages:
             case "/v2/health/live":
                 return _json({"live": True})
             case "/v2/health/ready":
-                return self._health({"ready": bool(self._plane.router.table.models)})
+                return self._health("ready", details)
         table, failures = self._plane.router.table, self._plane.router.failures
         if place.page == "ready" and place.model in table.asleep:
             if place.model in failures:
@@ -73,12 +73,14 @@ class Pages:
             return _json({"name": place.model, "ready": True})
         return _json(metadata(arms))
 
-    def _health(self, more: dict[str, Any]) -> Page:
+    def _health(self, first: str, details: bool) -> Page:
+        """`first`: what is told in any case."""
         ready = bool(self._plane.router.table.models)
-        told = more | self._plane.health()
+        told = {"ready": ready} if first == "ready" else {}
+        told |= self._plane.health()
         for tell in self.health:
             told |= tell()
-        return _json(told, 200 if ready else 503)
+        return _json(told if details else {first: told[first]}, 200 if ready else 503)
 
     def _openapi(self) -> bytes:
         table = self._plane.router.table

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlplatform.errors import MlplatformError, WorldError
@@ -37,9 +37,16 @@ class Supervisor:
     """The parent of a server's workers."""
 
     def __init__(
-        self, folder: Path, listeners: Sequence[socket.socket], settings: Settings, keeper: Path | None = None
+        self,
+        folder: Path,
+        listeners: Sequence[socket.socket],
+        settings: Settings,
+        keeper: Path | None = None,
+        dropped_lines: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`dropped_lines`: of the log of all processes, so far."""
         self._folder, self._settings, self._keeper = folder, settings, keeper
+        self._dropped_lines = dropped_lines
         self._places = [Place(listener, number) for number, listener in enumerate(listeners)]
         """As many as the settings say; more at first where a port was taken over that has more sockets."""
         self._leaving: list[tuple[float, Place]] = []
@@ -103,6 +110,7 @@ class Supervisor:
         for place in self._places:
             self._look_after(place)
         self._see_off()
+        self._ended.count_dropped(self._dropped_lines())
         if self._narrow and all(self._is_right(place) for place in self._places):
             steer(self._listeners, len(self._places))
             self._narrow = False

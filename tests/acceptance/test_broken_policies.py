@@ -1,11 +1,12 @@
 """A policy file with mistakes, by real commands: others' models are not stopped, every mistake is told, and a rollback
-goes by the policy as it was.
+goes by the policy as it was. And a model whose policy is gone.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from mlplatform.domain.routes import Route, Routes
 from tests.small_project import MODEL, Place
 
 BROKEN = 'model = "fraud"\nladder = ["live"]\nlader = 1\n'
@@ -79,3 +80,30 @@ def test_without_a_policy_that_was_kept_a_rollback_waits_for_its_file(sqlite_pla
         kept.unlink()
     (sqlite_place.folder / "policy.toml").write_text("model = 1")
     assert "mistake" in sqlite_place.done("rollback", MODEL, *WHY, code=2)
+
+
+def test_a_model_whose_policy_is_gone_is_told_and_taken_out_by_its_name_only(sqlite_place: Place) -> None:
+    place = sqlite_place
+    with place.opened() as platform:
+        documents = platform.world.documents
+        documents.publish(Routes(MODEL, 0, (Route("fraud", 7, "d7", "elsewhere"),)), "fraud")
+        told = "endpoint churn still answers for fraud (fraud@7), which has no policy any more"
+        assert told in place.done("doctor", code=3)
+        assert told in place.done("reconcile", code=3)
+        assert told not in place.done("reconcile", MODEL)
+        (place.folder / "fraud.toml").write_text(BROKEN)
+        settings = place.folder / "mlplatform.toml"
+        whole = settings.read_text()
+        settings.write_text(f'policies = ["policy.toml", "fraud.toml"]\n{whole}')
+        assert told not in place.done("doctor", code=2), "its policy is not gone, it cannot be read"
+        assert "mistake" in place.done("undeploy", "churn/fraud", code=2)
+        settings.write_text(whole)
+        routes = documents.routes(MODEL)
+        assert routes
+        assert "fraud" in routes.models
+        said = place.done("undeploy", "churn/fraud")
+        assert "endpoint churn answers for fraud no more, and goes on for others" in said
+        routes = documents.routes(MODEL)
+        assert routes
+        assert routes.models == (MODEL,)
+    place.done("doctor")

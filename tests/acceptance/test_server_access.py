@@ -27,7 +27,7 @@ from mlplatform.domain.version import Version
 from mlplatform.flows.world import World
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerState, TlsFiles
-from mlplatform.serving.access import OPEN
+from mlplatform.serving.access import DETAILED, OPEN
 from mlplatform.testing.bundles import make_onnx_bundle
 from tests import documents
 from tests.bare_project import MODEL, POLICY, bare_project
@@ -189,6 +189,16 @@ def test_every_route_is_closed_without_a_token_and_with_one_of_another_scope(sho
         right = server.ask(method, path, everything, body)
         assert right[0] == 200, (path, right)
         operation = described["paths"][path][method.lower()]
+        if path in DETAILED:
+            brief = {"status": "ok"} if path == "/health" else {"ready": True}
+            labels_only = server.ask(method, path, others["/metrics"], body)
+            assert (without[:2], labels_only[0], operation["security"]) == (
+                (200, brief),
+                200,
+                [{}, {"token": []}],
+            )
+            assert {"models", "failures", "access"} <= set(right[1])
+            continue
         if path in OPEN:
             assert (without[0], "security" in operation) == (200, False), path
             continue
@@ -299,20 +309,26 @@ def test_a_damaged_list_keeps_the_last_good_one_and_a_lost_one_leaves_nobody(sho
 
     def health(error: str) -> None:
         give_up = time.monotonic() + PATIENCE_SECONDS
-        while error not in (told := server.ask("GET", "/health")[1]["access"]["error"]) or (
-            told and not error
-        ):
+        while error not in (told := _told(server, text)) or (told and not error):
             assert time.monotonic() < give_up, told
 
     file.write_text(whole[: len(whole) // 2])
     health("the one before holds")
     assert server.predicts(text) == 200
     file.unlink()
-    health("nobody's token holds")
+    health("not told")
     until_status(server, text, 401)
+    assert (
+        "access.json is gone: nobody's token holds" in (shop.place.servers / MODEL / "server.log").read_text()
+    )
     shop.place.done("reconcile")
     until_status(server, text, 200)
     health("")
+
+
+def _told(server: Server, token: str) -> str:
+    """What is wrong with the list, as far as a token's holder is told."""
+    return str(server.ask("GET", "/health", token)[1].get("access", {"error": "not told"})["error"])
 
 
 def test_whoever_has_no_token_is_refused_before_a_large_body_is_read(shop: Shop) -> None:

@@ -212,3 +212,27 @@ def test_a_check_takes_a_few_microseconds(tmp_path: Path, write: Callable[..., N
     best_us = min(one_run() for _ in range(15))
     print(f"{best_us:.2f} us")
     assert best_us < 5
+
+
+@pytest.mark.parametrize(
+    ("scopes", "here", "seen"),
+    [
+        (("metrics",), HERE, True),
+        (("metrics",), (), True),
+        (("predict:churn",), HERE, True),
+        (("predict:*",), (), True),
+        (("predict:churn",), ("fraud", "churn"), True),
+        (("predict:fraud",), HERE, False),
+        (("labels:*",), HERE, False),
+    ],
+)
+def test_details_of_health_are_for_those_who_may_predict_or_measure(
+    tmp_path: Path, write: Callable[..., None], scopes: tuple[str, ...], here: tuple[str, ...], seen: bool
+) -> None:
+    write(grant(1, *scopes), grant(2, *scopes, ends=1.0))
+    access = opened(tmp_path)
+    assert access.sees_details(bearer(1), here) is seen
+    assert not access.sees_details(bearer(2), here), "it has expired"
+    assert not access.sees_details(bearer(3), here)
+    assert not access.sees_details([], here)
+    assert opened(tmp_path, demanded=False).sees_details([], here)
