@@ -59,6 +59,13 @@ def weigh(columns: Sequence[Column], arrays: Columns, rows: int) -> Bulk:
     return Bulk(values, row_bytes, left_out)
 
 
+def bytes_of(values: Array) -> int:
+    """What the bytes among objects hold; 0 for numbers."""
+    if values.dtype.kind != "O":
+        return 0
+    return sum(len(value) for value in values if type(value) is bytes)
+
+
 class BulkColumn:
     """One large column of a block."""
 

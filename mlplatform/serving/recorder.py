@@ -49,7 +49,7 @@ import numpy as np
 from mlplatform.serving import logs
 from mlplatform.serving.batching import joined, layout
 from mlplatform.serving.blocks import Block, Stamps, answer_bytes, output_columns, widest_text
-from mlplatform.serving.bulk import weigh
+from mlplatform.serving.bulk import bytes_of, weigh
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import fraction, uuid7
 from mlplatform.serving.metrics import Metrics
@@ -165,9 +165,7 @@ def _is_large(rows: Rows) -> bool:
 
 def _values(column: Array) -> int:
     """How many a column holds; eight bytes count as one."""
-    if column.dtype.kind != "O":
-        return column.size
-    return column.size + sum(len(value) for value in column if type(value) is bytes) // 8
+    return column.size + bytes_of(column) // 8
 
 
 def _of_one_form(captured: Sequence[Captured]) -> Iterator[list[Captured]]:
