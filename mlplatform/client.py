@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from requests.adapters import HTTPAdapter
 
-ROWS_A_REQUEST = 500
+ROWS_A_REQUEST, VALUES_A_REQUEST = 500, 400_000
+"""The second, which is for tensors, keeps a body below what servers take by default: 16 MB."""
 TIMEOUT_SECONDS = 30.0
 
 
@@ -36,8 +38,9 @@ def ask(
         session.trust_env = False  # no proxy is between, and no ~/.netrc is meant
         if tls is not None:
             session.mount("https://", _checking(tls))
-        for first in range(0, row_count(columns), ROWS_A_REQUEST):
-            part = take(columns, np.arange(first, min(first + ROWS_A_REQUEST, row_count(columns))))
+        rows, step = row_count(columns), _rows_a_request(columns)
+        for first in range(0, rows, step):
+            part = take(columns, np.arange(first, min(first + step, rows)))
             try:
                 answer = session.post(url + path, data=_body(part), headers=headers, timeout=TIMEOUT_SECONDS)
             except requests.RequestException as error:
@@ -49,6 +52,11 @@ def ask(
             ids += [f"{request}/{row}" for row in range(len(batch))]
             predictions += batch
     return {"id": np.array(ids, dtype=object), "prediction": _predictions(predictions)}
+
+
+def _rows_a_request(columns: Columns) -> int:
+    values = sum(values.size for values in columns.values()) // max(1, row_count(columns))
+    return max(1, min(ROWS_A_REQUEST, VALUES_A_REQUEST // max(1, values)))
 
 
 def _checking(tls: SSLContext) -> HTTPAdapter:
@@ -96,7 +104,18 @@ def _body(columns: Columns) -> bytes:
 def _jsonable(values: Array) -> list[Any]:
     if values.dtype.kind == "M":
         return [None if np.isnat(v) else str(v) for v in values]
+    if values.dtype.kind == "O":
+        return [_plain(value) for value in values]
     return [None if isinstance(v, float) and v != v else v for v in values.tolist()]
+
+
+def _plain(value: Any) -> Any:
+    """Bytes in base64, tensors nested, as the protocol has them."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if isinstance(value, float) and value != value else value
 
 
 def _predictions(values: list[Any]) -> Array:

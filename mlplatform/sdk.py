@@ -8,9 +8,11 @@
     model = RandomForestClassifier(50).fit(X[:400], y[:400])
     run_id = mlplatform.log_candidate(model, holdout=(X[400:], y[400:]), reference=(X[:400], y[:400]), target="benign")
 
-Then `mlplatform register MODEL --run RUN_ID`. Takes fitted scikit-learn estimators and `torch.nn.Module`, and the path
-of any other model that MLflow saved: such a one runs code of its own, and is registered only where the policy says
-`[trust] code_models = true`. Rows are a DataFrame or a two-dimensional array (whose columns become c0, c1, ...).
+Then `mlplatform register MODEL --run RUN_ID`. Takes fitted scikit-learn estimators, `torch.nn.Module`, ONNX graphs, and
+the path of any other model that MLflow saved: such a one runs code of its own, and is registered only where the policy
+says `[trust] code_models = true`. Rows are a DataFrame; a two-dimensional array (whose columns become c0, c1, ...); an
+array of more dimensions, such as pictures (rows, 1, 28, 28); or a dict of arrays, one for each input of the model.
+Tensors are numbers of one shape: pad what differs in length, and stack what is a list of arrays.
 Inside an MLflow run it adds to that run; without one it makes a run, in the project's own store when the script lies
 in a project.
 """
@@ -22,7 +24,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,21 @@ from typing import Any
 import numpy as np
 
 from mlplatform.config.settings import Settings, load_settings
-from mlplatform.domain.bundle import Task
+from mlplatform.domain.bundle import Task, sample_rows
 from mlplatform.errors import NoProject, UsageError
 from mlplatform.stats.batch import Array, take
 from mlplatform.stats.labels import to_codes, to_labels
-from mlplatform.tracking import flavors, parts
+from mlplatform.tracking import flavors, graphs, parts
 from mlplatform.tracking.client import Mlflow, prepare, quiet
-from mlplatform.tracking.describe import Kind, TrainingData, answer, describe, evaluating
+from mlplatform.tracking.describe import Kind, TrainingData, answer, describe, evaluating, tensor_name
 from mlplatform.tracking.runs import log_model
 from mlplatform.tracking.saved import SavedModel
 from mlplatform.tracking.saved import load as load_saved
-from mlplatform.tracking.user_rows import UserRows, infer_inputs, read_rows, read_truth
+from mlplatform.tracking.user_rows import TENSOR, UserRows, infer_inputs, read_rows, read_truth
 
 EXPERIMENT = "mlplatform"
 """Of runs that the SDK starts itself."""
-SAMPLE_ROWS = 32
-MAX_REFERENCE_ROWS = 50_000
+MAX_REFERENCE_ROWS, MAX_REFERENCE_BYTES = 50_000, 500_000_000
 _EXAMPLE_ROWS = 5
 
 
@@ -63,7 +63,7 @@ def log_candidate(
 ) -> str:
     """Log a fitted model with everything that `mlplatform register` needs; the id of the run.
 
-    model: a fitted estimator, a `torch.nn.Module`, or the path of a model that MLflow saved.
+    model: a fitted estimator, a `torch.nn.Module`, an `onnx.ModelProto`, or the path of a model that MLflow saved.
     holdout: (X, y) the model has not seen. reference: (X, y) it was trained on; what live data are compared with.
     sample: a few rows to warm servers up with; the holdout's first ones if left out.
     trained_on: X of all training rows, where `reference` is only a sample of them.
@@ -74,10 +74,11 @@ def log_candidate(
     Raises UsageError, which names the fix, before anything is logged; MlflowUnreachable.
     """
     prepare()
-    data = _read(holdout, reference, sample, trained_on, target)
     if isinstance(model, str | PathLike):
         model = load_saved(Path(model))
-        data = replace(data, inputs=model.inputs(data.inputs))
+    elif graphs.is_graph(model):
+        model = graphs.load(model)
+    data = _read(holdout, reference, sample, trained_on, target, tensor_name(model)).taken_by(model)
     beside = _beside(context, data)
     with evaluating(model), tempfile.TemporaryDirectory(prefix="mlplatform-candidate-") as folder:
         description = describe(model, data, kind, classes)
@@ -91,11 +92,13 @@ def log_candidate(
 # --- what was passed ---
 
 
-def _read(holdout: Any, reference: Any, sample: Any, trained_on: Any, target: str) -> TrainingData:
-    held, held_truth = _pair("holdout", holdout)
-    known, known_truth = _pair("reference", reference)
-    few = read_rows("sample", _head(held.original, SAMPLE_ROWS) if sample is None else sample)
-    every = known if trained_on is None else read_rows("trained_on", trained_on)
+def _read(
+    holdout: Any, reference: Any, sample: Any, trained_on: Any, target: str, name: str = TENSOR
+) -> TrainingData:
+    held, held_truth = _pair("holdout", holdout, name)
+    known, known_truth = _pair("reference", reference, name)
+    few = read_rows("sample", held.head(sample_rows(held.row_bytes)) if sample is None else sample, name)
+    every = known if trained_on is None else read_rows("trained_on", trained_on, name)
     inputs = infer_inputs([known, held, few, every])
     if target in {c.name for c in inputs}:
         raise UsageError(
@@ -126,15 +129,11 @@ def _beside(context: Any, data: TrainingData) -> dict[str, Array]:
     return table.columns
 
 
-def _pair(what: str, given: Any) -> tuple[UserRows, Array]:
+def _pair(what: str, given: Any, name: str) -> tuple[UserRows, Array]:
     if not isinstance(given, tuple) or len(given) != 2:
         raise UsageError(what=f"{what} is not a pair", hint=f"Pass {what}=(X, y): rows and their truth.")
-    table = read_rows(what, given[0])
+    table = read_rows(what, given[0], name)
     return table, read_truth(what, given[1], table.rows)
-
-
-def _head(table: Any, rows: int) -> Any:
-    return table.head(rows) if hasattr(table, "head") else table[:rows]
 
 
 # --- what is logged ---
@@ -151,14 +150,16 @@ def _holdout_metric(model: Any, data: TrainingData, task: Task) -> tuple[str, fl
 
 
 def _save_model(folder: Path, model: Any, data: TrainingData, description: parts.Description) -> None:
-    few = read_rows("sample", _head(data.sample.original, _EXAMPLE_ROWS))
+    few = read_rows("sample", data.sample.head(_EXAMPLE_ROWS), tensor_name(model))
     if isinstance(model, SavedModel):
         shutil.copytree(model.folder, folder)
         return
     answers = answer(model, data, few)
-    if description.runtime == "torch":
+    if isinstance(model, graphs.Graph):
+        flavors.save_onnx(folder, model.proto, flavors.Saved(data.inputs, answers, None, {}))
+    elif description.runtime == "torch":
         saved = flavors.Saved(data.inputs, answers, None, description.requirements)
-        flavors.save_torch(folder, model, data.matrix(few), saved)
+        flavors.save_torch(folder, model, data.tensors(few), saved)
     else:
         saved = flavors.Saved(data.inputs, answers, data.feed(few), description.requirements)
         flavors.save_sklearn(folder, model, saved)
@@ -174,17 +175,18 @@ def _write_parts(
     holdout = {**data.holdout.cast(data.inputs), **beside, target: data.holdout_truth}
     tables.write(folder / parts.HOLDOUT, holdout)
     reference = {**data.reference.cast(data.inputs), target: data.reference_truth}
-    tables.write(folder / parts.REFERENCE, take(reference, _spread(data.reference.rows)))
+    tables.write(folder / parts.REFERENCE, take(reference, _spread(data.reference)))
     digests = tables.row_digests(data.trained_on.cast(data.inputs), data.inputs)
     np.save(folder / parts.TRAINED_ON, np.unique(digests), allow_pickle=False)
     (folder / parts.DESCRIPTION).write_bytes(description.encode())
 
 
-def _spread(rows: int) -> Array:
-    """Positions of at most MAX_REFERENCE_ROWS rows, evenly over all of them."""
-    if rows <= MAX_REFERENCE_ROWS:
-        return np.arange(rows)
-    return np.linspace(0, rows - 1, MAX_REFERENCE_ROWS).astype(np.int64)
+def _spread(table: UserRows) -> Array:
+    """Positions of at most so many rows and bytes, evenly over all of them."""
+    most = min(MAX_REFERENCE_ROWS, max(1, MAX_REFERENCE_BYTES // max(1, table.row_bytes)))
+    if table.rows <= most:
+        return np.arange(table.rows)
+    return np.linspace(0, table.rows - 1, most).astype(np.int64)
 
 
 def _log(files: Path, saved: Path, metric: tuple[str, float]) -> str:

@@ -37,11 +37,17 @@ def _entry(raw: bytes) -> FileEntry:
 
 
 @contextmanager
-def served(root: Path, folder: Path, manifest: Manifest, runs_code: bool = False) -> Iterator[ServerState]:
+def served(
+    root: Path,
+    folder: Path,
+    manifest: Manifest,
+    runs_code: bool = False,
+    capture: CaptureRule = CaptureRule(),  # noqa: B008
+) -> Iterator[ServerState]:
     """A server with one model, `m`."""
     documents = FolderDocuments(root)
     route = Route("m", 1, manifest.digest, str(folder), runs_code=runs_code)
-    documents.publish(Routes("e", 0, (route,), capture=CaptureRule()))
+    documents.publish(Routes("e", 0, (route,), capture=capture))
     place = documents.folder("e")
     state = LocalTarget().apply(ServerSpec("e", place))
     try:
@@ -81,6 +87,24 @@ def pixels(folder: Path) -> Manifest:
     sample = {"image": [[[[7] * 3] * 3] * 2, [[[200] * 3] * 3] * 2], "factor": [1.0, 2.0]}
     manifest = Manifest("onnx", "model/model.onnx", columns, VALUE, {}, options=options)
     return freeze(folder, manifest, sample)
+
+
+def lengths(folder: Path) -> Manifest:
+    """ONNX: waves of any length with two channels; their sum."""
+    from onnx import TensorProto, helper
+
+    single = TensorProto.FLOAT
+    node = helper.make_node("ReduceSum", ["wave", "axes"], ["sum"], keepdims=0)
+    given = [helper.make_tensor_value_info("wave", single, [None, None, 2])]
+    sums = [helper.make_tensor_value_info("sum", single, [None])]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
+    graph = helper.make_graph([node], "lengths", given, sums, [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.onnx").write_bytes(model.SerializeToString())
+    columns = (Column("wave", "float", shape=(-1, 2)),)
+    manifest = Manifest("onnx", "model/model.onnx", columns, VALUE, {}, options={"layout": "named"})
+    return freeze(folder, manifest, {"wave": [[[1.0, 2.0]], [[3.0, -1.0]]]})
 
 
 def pair(folder: Path) -> Manifest:

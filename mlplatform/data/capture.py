@@ -1,6 +1,6 @@
 """Blocks of captured requests, as servers write them, into Parquet segments.
 
-A block is an uncompressed `.npz` without pickles, every array but `float_names` of the same length:
+A block is an uncompressed `.npz` without pickles, every array but `float_names` and `flat:` of the same length:
 
 =================  =======================  ==================================================================
 `request`          S36                      uuid of the request
@@ -11,9 +11,12 @@ A block is an uncompressed `.npz` without pickles, every array but `float_names`
 `latency_us`       number                   of the whole request
 `floats`           (n, k), optional         features that are floats
 `float_names`      (k,) U                   their names
-`in:<name>`        number, bool, M8, U      any other feature
+`in:<name>`        number, bool, M8, U      any other feature; (n, ...) where it is a tensor of one shape
+`flat:<name>`      (m,), optional           bytes, or tensors of any length, of all rows one after the other
+`ends:<name>`      (n,) integer             where in `flat` a row ends
+`shape:<name>`     (n, d) integer           of tensors: each row's shape
 `ctx:<name>`       likewise                 a column beside the features
-`null:<name>`      bool, optional           where the text, whole number or boolean of that name was missing
+`null:<name>`      bool, optional           where the value of that name was missing
 `prediction`       (n,) or (n, k)           what the model answered
 `scores`           (n, k), optional         probabilities beside labels
 `out:<name>`       (n,) or (n, k)           further answers of a model that gives several
@@ -33,16 +36,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlplatform.data.arrow import below_each_other, to_arrow, to_numpy
+from mlplatform.data.arrow import below_each_other, shape_of, to_numpy
+from mlplatform.data.arrow import to_table as arrow_table
 from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.times import as_times
 from mlplatform.stats.batch import Array
+from mlplatform.stats.uneven import Uneven
 
 FEATURE, CONTEXT, OUTPUT, NULL = "in:", "ctx:", "out:", "null:"
+FLAT, ENDS, SHAPE = "flat:", "ends:", "shape:"
 REQUIRED = ("request", "row", "time_us", "version", "prediction")
 OWN = ("id", "time_us", "version", "model", "arm", "latency_us", "prediction", "scores")
-SEGMENT_ROWS = 65_536
-"""A segment is filled up to this by later blocks; then it is left alone."""
+KEPT = ("model", "arm", "latency_us", "scores", "prediction")
+SEGMENT_ROWS, SEGMENT_BYTES = 65_536, 256_000_000
+"""A segment is filled up to this by later blocks; then it is left alone. Bytes as they are in memory."""
 DAY_US = 86_400_000_000
 
 Block = tuple[str, pa.Table]
@@ -52,7 +59,7 @@ def batches(endpoint: Path) -> Iterator[tuple[list[Block], list[Path]]]:
     """The blocks that wait, ordered by name, a segment's worth at a time; and those that are damaged."""
     good: list[Block] = []
     damaged: list[Path] = []
-    rows = 0
+    rows = size_bytes = 0
     for path in sorted((endpoint / "capture").glob("*.npz")):
         try:
             table = to_table(read_block(path))
@@ -62,10 +69,10 @@ def batches(endpoint: Path) -> Iterator[tuple[list[Block], list[Path]]]:
             damaged.append(path)
             continue
         good.append((f"capture/{path.name}", table))
-        rows += table.num_rows
-        if rows >= SEGMENT_ROWS:
+        rows, size_bytes = rows + table.num_rows, size_bytes + table.nbytes
+        if rows >= SEGMENT_ROWS or size_bytes >= SEGMENT_BYTES:
             yield good, damaged
-            good, damaged, rows = [], [], 0
+            good, damaged, rows, size_bytes = [], [], 0, 0
     if good or damaged:
         yield good, damaged
 
@@ -80,6 +87,15 @@ def read_block(path: Path) -> dict[str, Array]:
         if floats.ndim != 2 or floats.shape[1] != len(names):
             raise ValueError(f"floats of shape {floats.shape} for {len(names)} names")
         block.update({f"{FEATURE}{name}": floats[:, i].astype("float64") for i, name in enumerate(names)})
+    return with_uneven(block)
+
+
+def with_uneven(block: dict[str, Array]) -> dict[str, Array]:
+    """Bytes and tensors of any length as objects, one a row. Raises KeyError or ValueError."""
+    for name in [key.removeprefix(FLAT) for key in block if key.startswith(FLAT)]:
+        flat, ends = block.pop(FLAT + name), block.pop(ENDS + name)
+        gaps = block.pop(NULL + name, np.zeros(len(ends), bool))
+        block[FEATURE + name] = Uneven(flat, ends, gaps, block.pop(SHAPE + name, None)).rows()
     return block
 
 
@@ -90,17 +106,15 @@ def to_table(block: Mapping[str, Array]) -> pa.Table:
         raise KeyError(f"{missing} missing")
     if odd := [name for name, values in block.items() if len(values) != rows]:
         raise ValueError(f"{odd} have another length than {rows}")
-    columns = {
-        "id": prediction_ids(block["request"], block["row"]),
-        "time_us": pa.array(np.asarray(block["time_us"], np.int64)),
-        "version": pa.array(np.asarray(block["version"], np.int32)),
-    }
-    for name, values in block.items():
-        if name in ("model", "arm", "latency_us", "scores"):
-            columns[name] = to_arrow(values)
-        elif name == "prediction" or name.startswith((FEATURE, CONTEXT, OUTPUT)):
-            columns[name] = _with_nulls(to_arrow(values), block, name)
-    return pa.table(columns)
+    kept = {n: v for n, v in block.items() if n in KEPT or n.startswith((FEATURE, CONTEXT, OUTPUT))}
+    times, versions = np.asarray(block["time_us"], np.int64), np.asarray(block["version"], np.int32)
+    table = arrow_table({"time_us": times, "version": versions, **kept})
+    for place, name in enumerate(table.column_names):
+        if (mask := _mask(block, name)) is not None:
+            column = table[name].combine_chunks()
+            nulls = pc.if_else(pa.array(mask), pa.scalar(None, column.type), column)
+            table = table.set_column(place, name, nulls)
+    return table.add_column(0, "id", prediction_ids(block["request"], block["row"]))
 
 
 def prediction_ids(requests: Array, rows: Array) -> pa.Array:
@@ -137,11 +151,10 @@ def plain_name(stored: str) -> str:
 # ---- helpers
 
 
-def _with_nulls(values: pa.Array, block: Mapping[str, Array], name: str) -> pa.Array:
+def _mask(block: Mapping[str, Array], name: str) -> Array | None:
+    """Which values of a column are missing, as far as the values themselves do not tell."""
     mask = block.get(NULL + plain_name(name))
-    if mask is None or mask.ndim != 1:
-        return values
-    return pc.if_else(pa.array(np.asarray(mask, np.bool_)), pa.scalar(None, values.type), values)
+    return None if mask is None or mask.ndim != 1 else np.asarray(mask, np.bool_)
 
 
 def _to_fill_up(segments: Sequence[Segment], layout: str, parts: Sequence[pa.Table]) -> Segment | None:
@@ -150,8 +163,10 @@ def _to_fill_up(segments: Sequence[Segment], layout: str, parts: Sequence[pa.Tab
     "Not much larger" keeps the number of files small and writes each row about log(n) times at most.
     """
     newest = next((s for s in reversed(segments) if s.layout == layout), None)
-    rows = sum(part.num_rows for part in parts)
+    rows, size_bytes = sum(part.num_rows for part in parts), sum(part.nbytes for part in parts)
     if newest is None or newest.rows > 4 * rows or newest.rows + rows > SEGMENT_ROWS:
+        return None
+    if newest.size_bytes + size_bytes > SEGMENT_BYTES:
         return None
     first = int(pc.min(parts[0]["time_us"]).as_py())
     return newest if newest.times[""][0] // DAY_US == first // DAY_US else None
@@ -159,7 +174,8 @@ def _to_fill_up(segments: Sequence[Segment], layout: str, parts: Sequence[pa.Tab
 
 def _layout(table: pa.Table) -> str:
     """Names and types of the columns: rows of one layout can share a file."""
-    text = repr([(item.name, str(item.type)) for item in sorted(table.schema, key=lambda item: item.name)])
+    fields = sorted(table.schema, key=lambda item: item.name)
+    text = repr([(item.name, str(item.type), *shape_of(item)) for item in fields])
     return blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -172,7 +188,7 @@ def _describe(table: pa.Table, layout: str) -> Segment:
         if (moments := as_times(table[name])) is not None:
             ticks = or_predicted(moments, predicted)
             times[name] = (int(ticks.min()), int(ticks.max()))
-    return Segment("", table.num_rows, (low, high), layout, times, names)
+    return Segment("", table.num_rows, (low, high), layout, times, names, table.nbytes)
 
 
 def or_predicted(moments: Array, predicted: Array) -> Array:

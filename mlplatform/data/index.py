@@ -46,11 +46,14 @@ class Segment:
     layout: str
     times: Mapping[str, Range]
     columns: tuple[str, ...]
+    size_bytes: int = 0
+    """In memory, not as a file; 0 in histories from before there were tensors."""
 
     @classmethod
     def of(cls, d: Mapping[str, Any]) -> Segment:
         times = {name: (int(low), int(high)) for name, (low, high) in d["times"].items()}
-        return cls(d["file"], d["rows"], (d["ids"][0], d["ids"][1]), d["layout"], times, tuple(d["columns"]))
+        ids, columns = (d["ids"][0], d["ids"][1]), tuple(d["columns"])
+        return cls(d["file"], d["rows"], ids, d["layout"], times, columns, d.get("size_bytes", 0))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from mlplatform.data.arrow import to_arrow, to_numpy
+from mlplatform.data.arrow import to_arrow, to_columns, to_table
 from mlplatform.data.files import write_safely
 from mlplatform.data.times import as_times
 from mlplatform.domain.bundle import Column
@@ -25,13 +25,12 @@ class ParquetTables:
 
     def read(self, path: Path) -> dict[str, Array]:
         """All columns; raises UnreadableTable, naming the file."""
-        table = read_arrow(path)
-        return {name: to_numpy(table[name]) for name in table.column_names}
+        return to_columns(read_arrow(path))
 
     def write(self, path: Path, columns: Columns) -> None:
         """Write Parquet (zstd); a reader sees the old file or the whole new one. Raises UnwritableTable."""
         try:
-            table = pa.table({name: to_arrow(values) for name, values in columns.items()})
+            table = to_table(columns)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_safely(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
         except (OSError, ValueError, TypeError) as error:

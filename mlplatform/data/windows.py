@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlplatform.data.arrow import below_each_other, to_numpy
+from mlplatform.data.arrow import below_each_other, column_of, to_numpy
 from mlplatform.data.capture import CONTEXT, FEATURE, or_predicted, plain_name
 from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.labels import lookup, truth_of
@@ -158,7 +158,7 @@ def _columns(table: pa.Table) -> dict[str, Array]:
     """By the names that clients used; a feature wins over a context column of the same name."""
     stored = [name for name in table.column_names if name.startswith((FEATURE, CONTEXT))]
     by_kind = sorted(stored, key=lambda name: name.startswith(FEATURE))
-    return {plain_name(name): to_numpy(table[name]) for name in by_kind}
+    return {plain_name(name): column_of(table, name) for name in by_kind}
 
 
 def _stacked(tables: Sequence[pa.Table], name: str) -> Array | None:

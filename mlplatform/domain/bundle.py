@@ -21,6 +21,9 @@ from mlplatform.domain.canonical import canonical, plain
 MAX_FILES, MAX_BYTES = 2_000, 4 << 30
 """What the folder of one model may hold."""
 
+SAMPLE_ROWS, SAMPLE_BYTES, LEAST_SAMPLE_ROWS = 32, 2_000_000, 4
+"""Of `sample.json`: JSON writes several characters for each byte of a tensor."""
+
 Dtype = Literal[
     "boolean",
     "integer",
@@ -140,6 +143,15 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a bundle manifest: {error!r}") from error
+
+
+def sample_rows(row_bytes: int) -> int:
+    """How many rows a sample has whose rows take so many bytes.
+
+    >>> sample_rows(100), sample_rows(600_000), sample_rows(10**8)
+    (32, 4, 4)
+    """
+    return max(LEAST_SAMPLE_ROWS, min(SAMPLE_ROWS, SAMPLE_BYTES // max(1, row_bytes)))
 
 
 def differing_columns(wanted: Sequence[Column], given: Sequence[str]) -> tuple[list[str], list[str]]:

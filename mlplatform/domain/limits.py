@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+BODIES = 16
+"""Bodies of the largest size that a worker holds while they are on their way, and as many again while they wait."""
+
 
 @dataclass(frozen=True)
 class RequestLimits:
@@ -22,6 +25,11 @@ class RequestLimits:
     def __post_init__(self) -> None:
         if low := [name for name, value in asdict(self).items() if value < 1]:
             raise ValueError(f"{' and '.join(low)} must be at least 1")
+
+    @property
+    def held_bytes(self) -> int:
+        """Of bodies that are on their way, and of those that wait, each."""
+        return BODIES * self.max_body_bytes
 
     def words(self) -> list[str]:
         """As options of a command: `--max-body-bytes 16000000` and so on."""

@@ -22,8 +22,8 @@ from mlplatform.evaluation.serving_check import problems
 from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.ports.store import Stage
 from mlplatform.sandbox import Limits
-from mlplatform.stats.batch import Batch, Columns, Outputs
-from mlplatform.stats.typed import recombined, typed_batch
+from mlplatform.stats.batch import Array, Batch, Columns, Outputs
+from mlplatform.stats.typed import of_one_shape, recombined, typed_batch
 
 CHECKED_ROWS = 64
 """Rows of the serving check: the sample, then rows put together from its values."""
@@ -43,17 +43,21 @@ class ChildEvaluator:
         UsageError when the table does not have its columns."""
         manifest = _manifest(bundle)
         _check_versions(manifest)
+        groups = of_one_shape(columns, manifest.inputs)
         try:
-            batch = typed_batch(columns, manifest.inputs)
+            batches = [typed_batch(_picked(columns, rows, groups), manifest.inputs) for rows in groups]
         except ValueError as error:
             raise UsageError(what=f"the table does not fit the model's signature: {error}") from error
-        if batch.rows == 0:
+        if sum(batch.rows for batch in batches) == 0:
             return Outputs(np.empty(0))
         with self._child(bundle, "answers a table") as child:
-            wire.save_batch(child.folder / "table.npz", batch)
+            for i, batch in enumerate(
+                batches
+            ):  # before the model's code may run, which could leave links here
+                wire.save_batch(child.folder / f"table{i}.npz", batch)
             child.load()
-            child.ask("answer", table=str(child.folder / "table.npz"), into=str(child.folder / "answers.npz"))
-            return _checked(_answers(child)["batch"], batch.rows, child)
+            parts = [_answer(child, i, batch.rows) for i, batch in enumerate(batches)]
+        return _in_order(parts, groups)
 
     def serving_check(self, bundle: Path) -> ServingReport:
         """What a bundle does with its own sample. A bundle that does not load or answer is a problem, not an
@@ -102,6 +106,26 @@ class ChildEvaluator:
 
 
 # --- one step each ------------------------------------------------------------------------------------------
+
+
+def _picked(columns: Columns, rows: Array, groups: Sequence[Array]) -> Columns:
+    return columns if len(groups) == 1 else {name: np.asarray(v)[rows] for name, v in columns.items()}
+
+
+def _answer(child: Child, number: int, rows: int) -> Outputs:
+    table, into = child.folder / f"table{number}.npz", child.folder / "answers.npz"
+    child.ask("answer", table=str(table), into=str(into))
+    return _checked(_answers(child)["batch"], rows, child)
+
+
+def _in_order(parts: Sequence[Outputs], groups: Sequence[Array]) -> Outputs:
+    """The answers to several groups of rows as the rows stand. ValueError where their shapes differ."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(groups))
+    scores = [part.scores for part in parts if part.scores is not None]
+    predictions = np.concatenate([part.predictions for part in parts])[order]
+    return Outputs(predictions, np.concatenate(scores)[order] if len(scores) == len(parts) else None)
 
 
 def _serving_report(child: Child, manifest: Manifest, batch: Batch) -> ServingReport:

@@ -21,6 +21,7 @@ from mlplatform.ports.data import Observed
 from mlplatform.ports.extensions import Evidence, Judge, LiveFacts
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_labels
+from mlplatform.stats.typed import rows_with_values
 
 MOST_LABELS = 20_000
 """Labelled rows that both versions are asked for; the first ones, so that the tests' streams only grow."""
@@ -156,7 +157,9 @@ class Gathering:
         known = np.flatnonzero(new.labelled)
         parts = [self._losses(facts, new.take(known), old.take(known))] if len(known) else []
         rows = _of(self._read(since), facts.version)
-        rows = rows.take(np.flatnonzero(rows.labelled)[:MOST_LABELS])
+        inputs = self.world.bundles.manifest(facts.incumbent.digest).inputs
+        asked_for = rows.labelled & rows_with_values(rows.columns, inputs)
+        rows = rows.take(np.flatnonzero(asked_for)[:MOST_LABELS])
         if rows.rows:
             path = self.world.bundles.path(facts.incumbent.digest)
             asked = self.world.evaluator.answer(path, rows.columns)

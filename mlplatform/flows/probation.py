@@ -15,6 +15,7 @@ from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_labels
 from mlplatform.stats.sequential import count_exceeds, worse_exceeds
+from mlplatform.stats.typed import rows_with_values
 
 
 def next_step(world: World, policy: Policy, rollout: Rollout) -> Next:
@@ -76,6 +77,7 @@ def _paired_breach(world: World, policy: Policy, rollout: Rollout, mine: Observe
     version = version_of(world, rollout.model, rollout.version)
     if before is None or version is None:
         return ""
+    mine = mine.take(rows_with_values(mine.columns, world.bundles.manifest(before.digest).inputs))
     outputs = world.evaluator.answer(world.bundles.path(before.digest), mine.columns)
     task = world.bundles.manifest(version.digest).task
     new = losses(task, mine.predictions, mine.truth)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.bundle import Manifest, sample_rows
 from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
@@ -26,7 +26,6 @@ from mlplatform.ports.tracking import Candidate
 from mlplatform.stats.profile import make_spec, profile
 
 EVIDENCE = ("holdout.parquet", "reference.parquet", "trained_on.npy")
-SAMPLE_ROWS = 32
 NO_CODE = Trust()
 
 
@@ -234,7 +233,8 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
         folder / "reference.json",
         {"spec": spec.to_dict(), "profile": profile(spec, {n: reference[n] for n in profiled}).to_dict()},
     )
-    _write_json(folder / "sample.json", {n: sample[n][:SAMPLE_ROWS].tolist() for n in features})
+    few = sample_rows(sum(sample[n].nbytes // max(1, len(sample[n])) for n in features))
+    _write_json(folder / "sample.json", {n: sample[n][:few].tolist() for n in features})
     manifest = Manifest(
         runtime=candidate.runtime,
         model_path="model",

@@ -16,6 +16,7 @@ from mlplatform.errors import UsageError, WorldError
 from mlplatform.flows.sound import demand_evidence
 from mlplatform.flows.world import World
 from mlplatform.stats.batch import Array, Columns, take
+from mlplatform.stats.typed import rows_with_values
 
 HOLDOUT, TRAINED_ON = "holdout.parquet", "trained_on.npy"
 
@@ -105,10 +106,11 @@ def _labelled(world: World, policy: Policy, version: Version, incumbent: Version
 def _unseen(
     world: World, policy: Policy, version: Version, incumbent: Version | None, offered: _Offered
 ) -> Rows:
-    """Leave out rows that a version was trained on, keep at most `max_rows`, and digest what is left."""
-    rows = world.tables.row_digests(offered.columns, world.bundles.manifest(version.digest).inputs)
+    """Leave out rows that a version was trained on or cannot be asked; keep and digest at most `max_rows`."""
+    inputs = world.bundles.manifest(version.digest).inputs
+    rows, whole = world.tables.row_digests(offered.columns, inputs), rows_with_values(offered.columns, inputs)
     own, others = (_trained_on(world, v, offered.columns) for v in (version, incumbent))
-    keep = np.flatnonzero(~(own | others))[-policy.data.evaluate.max_rows :]
+    keep = np.flatnonzero(whole & ~(own | others))[-policy.data.evaluate.max_rows :]
     truth = offered.truth[keep]
     name = sha256(rows[keep].tobytes() + digest([str(t) for t in truth]).encode()).hexdigest()
     dropped = int((own | others).sum())
@@ -116,7 +118,9 @@ def _unseen(
         columns=take(offered.columns, keep),
         truth=truth,
         digest=name,
-        source=offered.source + (f", {dropped} seen in training left out" if dropped else ""),
+        source=offered.source
+        + (f", {dropped} seen in training left out" if dropped else "")
+        + ("" if whole.all() else f", {int((~whole).sum())} with values too large to capture left out"),
         offered=len(rows),
         seen_in_training=int(own.sum()),
         seen_by_incumbent=int((others & ~own).sum()),

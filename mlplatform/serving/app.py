@@ -73,6 +73,7 @@ class App:
                 return self._later(request, self._scrape(request))
             page = self.pages.get(place, self._sees_details(request, place))
         except NotLoaded as asleep:
+            request.body = b""  # nothing of it is wanted while the model loads
             return self._later(request, self._when_awake(request, place, asleep.model))
         except Exception as error:
             return self._refused(request, error)
@@ -89,7 +90,7 @@ class App:
             call = _call(request)
             call.model, call.version = place.model, place.version
             sharing = place.model if len(self.plane.router.table.models) > 1 else ""
-            self._flight.admit(sharing)
+            self._flight.admit(sharing, len(request.body))
         except Exception as error:
             return self._answered(request, self.plane.refuse(protocol, error))
         found = self.plane.predict(protocol, call)
@@ -98,12 +99,13 @@ class App:
         return self._follow(request, found, sharing)
 
     def _follow(self, request: Request, later: Later, model: str) -> Eventually:
+        held = model, len(request.body)
         eventually = self._flight.begin(
-            lambda late: self._answered(request, self.plane.give_up(later, late)), model
+            lambda late: self._answered(request, self.plane.give_up(later, late)), *held
         )
 
         def there(answer: Answer) -> None:
-            if self._flight.end(eventually, model):
+            if self._flight.end(eventually, *held):
                 eventually.settle(self._answered(request, answer))
 
         later.then(there)
@@ -158,14 +160,15 @@ class App:
         if essence_of(content_type := _call(request).content_type) != "application/json":
             shown = content_type.decode("latin-1")[:80] or "none"
             raise UnsupportedMediaType(f"content type {shown}: expected application/json, in UTF-8")
-        self._flight.admit()
+        self._flight.admit(body_bytes=len(request.body))
         return self._later(request, self._keep(request))
 
     def _later(self, request: Request, work: Coroutine[Any, Any, Response]) -> Eventually:
-        eventually = self._flight.begin(lambda late: self._refused(request, late))
+        held = "", len(request.body)
+        eventually = self._flight.begin(lambda late: self._refused(request, late), *held)
 
         def done(task: asyncio.Task[Response]) -> None:
-            if self._flight.end(eventually):
+            if self._flight.end(eventually, *held):
                 eventually.settle(task.result())
 
         asyncio.ensure_future(work).add_done_callback(done)

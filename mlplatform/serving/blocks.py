@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlplatform.domain.bundle import Column
+from mlplatform.serving.bulk import Bulk, BulkColumn, bulk_columns
 from mlplatform.serving.decode import Rows
 from mlplatform.stats.batch import Array, Outputs
 
 BLOCK_BYTES = 4_000_000
+"""Of the numbers, of the answers, and of the tensors and bytes of a block, each."""
 MAX_ROWS, MIN_ROWS = 8192, 64
 TEXT_CELLS = 4_000_000
 """Rows times the widest text of a block: a fixed-width array takes four bytes for each."""
@@ -49,14 +51,19 @@ class Block:
         inputs: Sequence[Column],
         dropped: frozenset[str],
         max_bytes: int,
+        answer_bytes: int = 0,
     ) -> None:
+        """`answer_bytes`: what a row's answers take."""
         self.model, self.version, self.arm = model, version, arm
         self.max_bytes = max_bytes
         """What the folder may hold once it is written there."""
-        self.capacity = max(MIN_ROWS, min(MAX_ROWS, BLOCK_BYTES // (8 * max(1, len(inputs)))))
+        by_values = max(MIN_ROWS, BLOCK_BYTES // (8 * max(1, len(inputs))))
+        self.capacity = max(1, min(MAX_ROWS, by_values, BLOCK_BYTES // max(1, answer_bytes)))
         self.rows = 0
         self._kept = [(i, c) for i, c in enumerate(inputs) if c.name not in dropped and is_kept(c)]
         self._dropped = dropped
+        self._bulk = [BulkColumn(column) for column in bulk_columns(inputs, dropped)]
+        self._bulk_bytes = 0
         self._widest = 1
         self._request = np.empty(self.capacity, "S36")
         self._row = np.empty(self.capacity, "int32")
@@ -79,16 +86,29 @@ class Block:
             self._columns[name] = np.empty(self.capacity, _DTYPES[inputs[i].dtype])
         self._nulls: dict[str, Array] = {}
 
-    def room(self, widest: int) -> int:
-        """How many rows fit whose texts have at most `widest` characters; an empty block takes at least
-        one."""
+    def room(self, widest: int, row_bytes: Array | None = None) -> int:
+        """How many rows fit whose texts have at most `widest` characters and whose tensors and bytes take `row_bytes`;
+        an empty block takes at least one."""
         by_text = TEXT_CELLS // max(widest, self._widest)
-        return max(min(self.capacity, by_text), 1) - self.rows
+        room = max(min(self.capacity, by_text), 1) - self.rows
+        if row_bytes is None:
+            return room
+        left = BLOCK_BYTES - self._bulk_bytes
+        fitting = int(np.searchsorted(np.cumsum(row_bytes), left, side="right"))
+        return min(room, fitting if self.rows else max(1, fitting))
 
     def append(
-        self, stamps: Stamps, rows: Rows, outputs: Outputs, start: int, stop: int, widest: int = 1
+        self,
+        stamps: Stamps,
+        rows: Rows,
+        outputs: Outputs,
+        start: int,
+        stop: int,
+        widest: int = 1,
+        bulk: Bulk | None = None,
     ) -> None:
-        """Copy the rows `start:stop`, whose widest text has `widest` characters; there is room."""
+        """Copy the rows `start:stop`, whose widest text has `widest` characters; there is room. Of `bulk` only a
+        reference is kept."""
         at, to = self.rows, self.rows + stop - start
         self._widest = max(self._widest, widest)
         self._request[at:to] = stamps.request[start:stop]
@@ -101,6 +121,10 @@ class Block:
         for name, beside in rows.context.items():
             if name not in self._dropped:
                 self._copy_context(name, at, to, beside[start:stop])
+        if bulk is not None:  # last: what fails above leaves no trace
+            for column in self._bulk:
+                column.append(bulk.values[column.name], start, stop)
+            self._bulk_bytes += int(bulk.row_bytes[start:stop].sum())
         self.rows = to
 
     def _copy_inputs(self, at: int, to: int, rows: Rows, start: int, stop: int) -> None:
@@ -155,6 +179,8 @@ class Block:
             out.update(floats=self._matrix[:n], float_names=np.array(self._float_names))
         for _, name in self._others:
             out.update(_stored(f"in:{name}", name, self._columns[name][:n]))
+        for column in self._bulk:
+            out.update(column.arrays())
         out.update({f"null:{name}": mask[:n] for name, mask in self._nulls.items() if mask[:n].any()})
         for name, values in self._context.items():
             out.update(_stored(f"ctx:{name}", name, _settled(values[:n])))
@@ -173,8 +199,14 @@ def output_columns(outputs: Outputs) -> dict[str, Array]:
     return found
 
 
+def answer_bytes(outputs: Outputs) -> int:
+    """What the answers to one row take, text aside."""
+    columns = output_columns(outputs).values()
+    return sum(values.nbytes // max(1, len(values)) for values in columns)
+
+
 def is_kept(column: Column) -> bool:
-    """Tensors and bytes are not captured: one of them may be larger than a block."""
+    """Whether it has one value a row; tensors and bytes are kept apart, and tensors of text are not."""
     return not column.shape and (column.dtype in _FLOATS or column.dtype in _DTYPES)
 
 

@@ -47,6 +47,9 @@ FAMILIES: dict[str, Family] = {
     "mlplatform_dropped_rows_total": Family(
         "counter", ("reason",), "Rows that could not be captured, by reason."
     ),
+    "mlplatform_dropped_values_total": Family(
+        "counter", ("reason",), "Tensors and bytes that captured rows go without, by reason."
+    ),
     "mlplatform_labels_total": Family("counter", (), "Labels received."),
     "mlplatform_shadow_rows_total": Family(
         "counter", ("model", "version", "outcome"), "Rows that a shadow was asked for, by what came of it."
@@ -176,6 +179,7 @@ def _counted(total: Total) -> dict[str, Iterable[Sample]]:
         "mlplatform_batch_rows": _histograms((c.label, ROW_BUCKETS, c.rows()) for c in calls),
         "mlplatform_captured_rows_total": _one(counters.captured_rows),
         "mlplatform_dropped_rows_total": _by_label(dropped),
+        "mlplatform_dropped_values_total": _by_label({"large": 0, **counters.dropped_values}),
         "mlplatform_labels_total": _one(counters.labels),
         "mlplatform_shadow_rows_total": [Sample(key, n) for key, n in sorted(counters.shadows.items())],
         "mlplatform_swaps_total": _one(counters.swaps),

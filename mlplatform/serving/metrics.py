@@ -144,6 +144,7 @@ class Metrics:
         self._calls: dict[tuple[str, str, str], ModelCalls] = {}
         self.captured_rows = 0
         self.dropped_rows: dict[str, int] = {}
+        self.dropped_values: dict[str, int] = {}
         self.shadows: dict[tuple[str, str, str], int] = {}
         self.swaps = 0
         self.swap_failures = 0
@@ -174,6 +175,10 @@ class Metrics:
 
     def drop(self, reason: str, rows: int) -> None:
         self.dropped_rows[reason] = self.dropped_rows.get(reason, 0) + rows
+
+    def drop_values(self, reason: str, values: int) -> None:
+        """Values that are missing in rows that were captured."""
+        self.dropped_values[reason] = self.dropped_values.get(reason, 0) + values
 
     def drop_log_line(self) -> None:
         self.dropped_log_lines += 1
@@ -211,6 +216,7 @@ class Metrics:
                 for c in self._calls.values()
             ],
             "dropped_rows": dict(self.dropped_rows),
+            "dropped_values": dict(self.dropped_values),
             "shadows": [[*key, rows] for key, rows in self.shadows.items()],
             **{name: getattr(self, name) for name in COUNTS},
             "now": {"worker": self.worker, "generation": self.generation, **self.look()},
@@ -224,6 +230,8 @@ class Metrics:
             self.calls(*theirs["label"]).merge(theirs)
         for reason, rows in other["dropped_rows"].items():
             self.drop(reason, rows)
+        for reason, values in other["dropped_values"].items():
+            self.drop_values(reason, values)
         for model, version, outcome, rows in other["shadows"]:
             self.shadow(model, version, outcome, rows)
         for name in COUNTS:

@@ -15,6 +15,7 @@ from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import SHOWN_NAMES, nearest
 from mlplatform.serving.batching import Queue, Threads, Turn, pays_from
+from mlplatform.serving.bulk import bulk_columns
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.ids import fraction
 from mlplatform.serving.metrics import Metrics
@@ -64,6 +65,8 @@ class Arm:
         self.rows = RowDecoder(bundle.manifest.inputs, rule.context)
         self.codecs = {name: spoken.codec(self.rows, route) for name, spoken in PROTOCOLS.items()}
         self.rule = rule
+        self.bulk = bulk_columns(self.rows.inputs, frozenset(rule.drop_columns))
+        """Tensors and bytes that are captured."""
         labels = (route.model, str(route.version), route.arm)
         self.calls = metrics.calls(*labels)
         ask = partial(answer, self.name, bundle.model)

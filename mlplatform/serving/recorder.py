@@ -6,7 +6,8 @@ counted, by reason: `full` (the folder has reached its cap), `disk` (the system 
 does not keep up).
 
 Format of a block: `capture/<uuid7>.npz`, uncompressed, made by rename, so that a file that is there is whole.
-No array has dtype object. All arrays but `float_names` have one entry a row; rows of a block come from one arm.
+No array has dtype object. All arrays but `float_names` and `flat:` have one entry a row; rows of a block come from one
+arm.
 
     request      S36             id of the request (UUIDv7); the id of a prediction is `<request>/<row>`
     row          int32           row within the request
@@ -17,16 +18,21 @@ No array has dtype object. All arrays but `float_names` have one entry a row; ro
     floats       (n, k)          the features that are floats; NaN is missing; float32 where none is a double
     float_names  (k,) U          their names
     in:<name>    any other feature: int64, uint64, bool, datetime64[us] (NaT is missing) or U
+    in:<name>    (n, ...)        a tensor whose shape is fixed, in its own type
+    flat:<name>  (m,)            bytes (uint8), or the values of tensors of any length, of all rows one after the other
+    ends:<name>  int64           where in `flat` a row ends
+    shape:<name> (n, d)          the shape of each row's tensor
     ctx:<name>   a column that travelled beside the features: bool, int64, float64 (NaN is missing) or U,
                  whichever holds all values of the block, so the type may differ from block to block
     prediction   (n,) or (n, k)  as the model answered: numbers, bool or U
     scores       (n, k)          optional
     out:<name>   (n,) or (n, k)  further answers of a model that gives several
-    null:<name>  bool            only where values of `in:<name>` or `ctx:<name>` are missing that their type
-                                 cannot express (text, whole numbers, booleans); the entry is "", 0 or False
+    null:<name>  bool            only where values of `in:<name>`, `ctx:<name>` or `flat:<name>` are missing that their
+                                 type cannot express; the entry is "", 0, False or empty
 
-A column of `capture.drop_columns` is in no block, and neither are tensors and bytes among the features. What a model
-answers in three dimensions or more is kept in two. A NUL at the end of a text is lost: numpy pads with it.
+A column of `capture.drop_columns` is in no block, and neither are tensors of text. A tensor or bytes above
+`bulk.LARGEST_VALUE_BYTES` are left out of their row, and counted. What a model answers in three dimensions or more is
+kept in two. A NUL at the end of a text is lost: numpy pads with it.
 """
 
 from __future__ import annotations
@@ -42,7 +48,8 @@ import numpy as np
 
 from mlplatform.serving import logs
 from mlplatform.serving.batching import joined, layout
-from mlplatform.serving.blocks import Block, Stamps, output_columns, widest_text
+from mlplatform.serving.blocks import Block, Stamps, answer_bytes, output_columns, widest_text
+from mlplatform.serving.bulk import bytes_of, weigh
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import fraction, uuid7
 from mlplatform.serving.metrics import Metrics
@@ -114,19 +121,23 @@ class Recorder:
         outputs = _stacked([captured[4] for captured in group])
         widest = max(captured[5] for captured in group)
         count, start = rows.batch.rows, 0
+        bulk = weigh(arm.bulk, rows.batch.arrays or {}, count) if arm.bulk else None
         while start < count:
-            block = self._block(arm, widest)
+            row_bytes = None if bulk is None else bulk.row_bytes[start:]
+            block = self._block(arm, widest, row_bytes, outputs)
             if block is None:
                 self._metrics.drop("slow", count - start)
                 return
-            stop = min(count, start + block.room(widest))
-            block.append(stamps, rows, outputs, start, stop, widest)
+            stop = min(count, start + block.room(widest, row_bytes))
+            block.append(stamps, rows, outputs, start, stop, widest, bulk)
             start = stop
+        if bulk is not None and bulk.left_out:
+            self._metrics.drop_values("large", bulk.left_out)
 
-    def _block(self, arm: Arm, widest: int) -> Block | None:
+    def _block(self, arm: Arm, widest: int, row_bytes: Array | None, outputs: Outputs) -> Block | None:
         """The arm's open block, with room for at least one row; None when too many wait for the disk."""
         block = self._open.get(arm)
-        if block is not None and block.room(widest) <= 0:
+        if block is not None and block.room(widest, row_bytes) <= 0:
             self._hand_over(arm)
             block = None
         if block is None:
@@ -134,7 +145,8 @@ class Recorder:
                 return None
             route, rule = arm.route, arm.rule
             dropped = frozenset(rule.drop_columns)
-            block = Block(route.model, route.version, route.arm, arm.rows.inputs, dropped, rule.max_bytes)
+            place = (route.model, route.version, route.arm)
+            block = Block(*place, arm.rows.inputs, dropped, rule.max_bytes, answer_bytes(outputs))
             self._open[arm] = block
         return block
 
@@ -148,7 +160,12 @@ def _is_large(rows: Rows) -> bool:
     batch = rows.batch
     if batch.matrix is not None:
         return batch.matrix.size > LARGE_VALUES
-    return sum(values.size for values in (batch.arrays or {}).values()) > LARGE_VALUES
+    return sum(map(_values, (batch.arrays or {}).values())) > LARGE_VALUES
+
+
+def _values(column: Array) -> int:
+    """How many a column holds; eight bytes count as one."""
+    return column.size + bytes_of(column) // 8
 
 
 def _of_one_form(captured: Sequence[Captured]) -> Iterator[list[Captured]]:

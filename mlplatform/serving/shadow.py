@@ -2,7 +2,8 @@
 
 A thread asks it, one request after the other, so that a slow one holds up nobody. What it answers is compared,
 counted and captured with the arm `shadow` under the live answer's id. Under load requests are skipped and counted: at
-most `MOST_REQUESTS` wait, of at most `MOST_ROWS` rows. A shadow that is no longer in effect is asked no more.
+most `MOST_REQUESTS` wait, of at most `MOST_ROWS` rows and `MOST_BYTES` bytes. A shadow that is no longer in effect is
+asked no more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlplatform.domain.bundle import Task
+from mlplatform.serving.bulk import bytes_of
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.predictor import Arm
@@ -24,7 +26,7 @@ from mlplatform.serving.problems import ModelFailed, Problem
 from mlplatform.stats.batch import Array, Outputs
 from mlplatform.stats.labels import to_labels
 
-MOST_REQUESTS, MOST_ROWS = 256, 4096
+MOST_REQUESTS, MOST_ROWS, MOST_BYTES = 256, 4096, 64_000_000
 TOGETHER = 32
 """Results that are handed to the event loop at once."""
 NOT_ASKED = 0
@@ -67,7 +69,7 @@ class Shadow:
         self._record = record
         self._queue: SimpleQueue[Mirrored | None] = SimpleQueue()
         self._in_effect: frozenset[Arm] = frozenset()
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,7 +80,9 @@ class Shadow:
     def offer(self, request: Mirrored) -> None:
         """Let the shadow answer it too, unless it is behind."""
         count = request.rows.batch.rows
+        size_bytes = size_of(request.rows)
         behind = self._waiting >= MOST_REQUESTS or self._waiting_rows + count > MOST_ROWS
+        behind = behind or self._waiting_bytes + size_bytes > MOST_BYTES
         if behind or request.shadow not in self._in_effect:
             self._count(request, "skipped", count)
             return
@@ -87,6 +91,7 @@ class Shadow:
             threading.Thread(target=self._work, name="shadow", daemon=True).start()
         self._waiting += 1
         self._waiting_rows += count
+        self._waiting_bytes += size_bytes
         self._queue.put(request)
 
     def close(self) -> None:
@@ -125,6 +130,7 @@ class Shadow:
             request, count = one.request, one.request.rows.batch.rows
             self._waiting -= 1
             self._waiting_rows -= count
+            self._waiting_bytes -= size_of(request.rows)
             if one.status == NOT_ASKED:
                 self._count(request, "skipped", count)
                 continue
@@ -140,6 +146,14 @@ class Shadow:
         if rows:
             route = request.shadow.route
             self._metrics.shadow(route.model, str(route.version), outcome, rows)
+
+
+def size_of(rows: Rows) -> int:
+    """Bytes that the features hold in memory, text aside."""
+    if rows.batch.matrix is not None:
+        return rows.batch.matrix.nbytes
+    arrays = (rows.batch.arrays or {}).values()
+    return sum(values.nbytes + bytes_of(values) for values in arrays)
 
 
 def ask(request: Mirrored) -> Seen:

@@ -6,6 +6,7 @@ depends on another package's hash function.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.domain.bundle import NUMPY_DTYPES, Column
+from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Dtype
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array, Columns, row_count
 from mlplatform.stats.spec import as_floats, is_null
@@ -48,8 +49,7 @@ def row_digests(columns: Columns, inputs: Sequence[Column]) -> Digests:
 def _values(values: Array, column: Column) -> Digests:
     try:
         if column.shape:
-            rows = np.ascontiguousarray(values.astype(NUMPY_DTYPES[column.dtype]))
-            return _texts(np.array([row.tobytes() for row in rows] + [None], object)[:-1])
+            return np.fromiter((_tensor(row, column.dtype) for row in values), np.uint64, len(values))
         if column.dtype in ("string", "binary"):
             return _texts(values)
         if column.dtype == "datetime":
@@ -58,6 +58,15 @@ def _values(values: Array, column: Column) -> Digests:
     except (TypeError, ValueError) as error:
         what = f"column {column.name!r} does not hold {column.dtype} values: {error}"
         raise UsageError(what=what) from error
+
+
+def _tensor(row: Any, dtype: Dtype) -> int:
+    """By its values in the signature's type; tensors of text by their text."""
+    if row is None:
+        return int(NULL)
+    if dtype == "string":
+        return _text(json.dumps(np.asarray(row).tolist(), default=str))
+    return _text(np.ascontiguousarray(row, NUMPY_DTYPES[dtype]).tobytes())
 
 
 def _numbers(values: Array, single: bool) -> Digests:

@@ -30,7 +30,7 @@ class Slice:
 def slices_of(column: str, values: Array, bins: int = 0) -> list[Slice]:
     """Every value's rows, those without a value last; numbers in at most `bins` groups of about equal size.
 
-    A column of times is cut like numbers. ValueError for a column with too many values.
+    A column of times is cut like numbers. ValueError for a column with too many values, and for tensors and bytes.
 
     >>> [(s.name, s.n) for s in slices_of("sex", np.array(["f", "m", None, "f"], object))]
     [('sex=f', 2), ('sex=m', 1), ('sex=(missing)', 1)]
@@ -38,6 +38,10 @@ def slices_of(column: str, values: Array, bins: int = 0) -> list[Slice]:
     [('age=0..49', 50), ('age=50..99', 50)]
     """
     values = np.asarray(values)
+    if values.ndim != 1 or any(isinstance(v, np.ndarray | bytes) for v in values[:1000]):
+        raise ValueError(
+            f"{column} holds tensors or bytes, which make no groups: name a column of one value a row"
+        )
     missing = _missing(values)
     found = _known(column, values, ~missing, bins)
     return [*found, *([Slice(f"{column}=(missing)", missing)] if missing.any() else [])]

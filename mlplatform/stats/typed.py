@@ -60,6 +60,37 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
+def rows_with_values(columns: Mapping[str, Array | Sequence[Any]], inputs: Sequence[Column]) -> Array:
+    """(n,) bool: rows that have every tensor and all bytes that the signature demands: what is too large to be captured
+    is missing in its row."""
+    rows = max((len(columns[c.name]) for c in inputs if c.name in columns), default=0)
+    there = np.ones(rows, np.bool_)
+    for column in inputs:
+        values = columns.get(column.name)
+        demanded = bool(column.shape) or (column.dtype == "binary" and column.required)
+        if demanded and isinstance(values, np.ndarray) and values.dtype == object:
+            there &= np.fromiter((value is not None for value in values), np.bool_, rows)
+    return there
+
+
+def of_one_shape(columns: Mapping[str, Array | Sequence[Any]], inputs: Sequence[Column]) -> list[Array]:
+    """Positions of rows that a model can answer together, since their tensors of any length have one shape.
+
+    >>> image = np.array([np.zeros((1, 2)), np.zeros((1, 3)), np.ones((1, 2)), None], object)[:3]
+    >>> [places.tolist() for places in of_one_shape({"image": image}, [Column("image", "float", shape=(1, -1))])]
+    [[0, 2], [1]]
+    """
+    rows = max((len(columns[c.name]) for c in inputs if c.name in columns), default=0)
+    loose = [columns[c.name] for c in inputs if -1 in c.shape and c.name in columns]
+    loose = [values for values in loose if not isinstance(values, np.ndarray) or values.dtype == object]
+    if not loose or not rows:
+        return [np.arange(rows)]
+    groups: dict[Any, list[int]] = {}
+    for row in range(rows):
+        groups.setdefault(tuple(np.shape(values[row]) for values in loose), []).append(row)
+    return [np.array(places) for places in groups.values()]
+
+
 def recombined(columns: Columns, rows: int, seed: int) -> dict[str, Array]:
     """New rows whose every value comes from the same column of the given ones: they reach corners a few rows
     miss.
@@ -72,7 +103,7 @@ def recombined(columns: Columns, rows: int, seed: int) -> dict[str, Array]:
 def _tensor(values: Array | Sequence[Any], column: Column) -> Array:
     given = np.asarray(values)
     if given.dtype == object and len(given):  # rows as arrays or nested lists
-        given = np.stack([np.asarray(row.tolist() if isinstance(row, np.ndarray) else row) for row in given])
+        given = np.stack([_unwrapped(row) for row in given])
     shape = given.shape[1:]
     if len(shape) != len(column.shape) or any(
         w not in (-1, n) for w, n in zip(column.shape, shape, strict=True)
@@ -82,6 +113,11 @@ def _tensor(values: Array | Sequence[Any], column: Column) -> Array:
         return given.astype(object)
     flat = _numbers(given.reshape(-1), column.dtype)
     return flat.astype(NUMPY_DTYPES[column.dtype], copy=False).reshape(given.shape)
+
+
+def _unwrapped(row: Any) -> Array:
+    nested = isinstance(row, np.ndarray) and row.dtype == object
+    return np.asarray(row.tolist() if nested else row)
 
 
 def _bytes(values: Array | Sequence[Any]) -> Array:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from mlplatform.domain.bundle import Column, Task
+from mlplatform.domain.bundle import Column, Dtype, Task
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
 from mlplatform.stats.labels import to_codes
-from mlplatform.tracking import flavors, parts, saved
-from mlplatform.tracking.client import one_line
-from mlplatform.tracking.user_rows import UserRows, rebuild
+from mlplatform.tracking import flavors, graphs, parts, saved
+from mlplatform.tracking.asking import ask, ask_torch, demand_same, flat, one_each
+from mlplatform.tracking.user_rows import TENSOR, UserRows, rebuild
 
 Kind = Literal["classification", "regression"]
+_FLOATS = ("float", "double", "float16")
 
 
 @dataclass(frozen=True)
@@ -37,30 +39,52 @@ class TrainingData:
         """The rows as a server will hand them to an estimator."""
         return rebuild(self.reference.original, table.cast(self.inputs))
 
-    def matrix(self, table: UserRows) -> Array:
-        """The rows as a float32 matrix, for torch."""
-        return np.column_stack(list(table.cast(self.inputs).values())).astype(np.float32)
+    def tensors(self, table: UserRows) -> list[Array]:
+        """The rows as torch takes them: a tensor for each input, or one float32 matrix of all columns."""
+        columns = list(table.cast(self.inputs).values())
+        if self.reference.layout == "tensors":
+            return [np.array(values) for values in columns]  # torch warns of arrays that it may not write to
+        return [np.column_stack(columns).astype(np.float32)]
+
+    def taken_by(self, model: Any) -> TrainingData:
+        """With the inputs in the model's own order and types. UsageError where they are not its inputs."""
+        if isinstance(model, saved.SavedModel):
+            return replace(self, inputs=model.inputs(self.inputs))
+        if isinstance(model, graphs.Graph) and self.reference.layout == "tensors":
+            return replace(self, inputs=model.typed(self.inputs))
+        if self.reference.layout == "tensors" and framework(model) == "torch":
+            return replace(self, inputs=_torch_inputs(model, self.inputs))
+        return self
 
 
 def describe(
     model: Any, data: TrainingData, kind: Kind | None = None, classes: Sequence[Any] | None = None
 ) -> parts.Description:
     """Task, runtime, options and requirements; UsageError for a model that does not fit its data."""
-    describers = {"torch": _describe_torch, "sklearn": _describe_sklearn, saved.RUNTIME: _describe_saved}
+    describers = {
+        "onnx": _describe_onnx,
+        "torch": _describe_torch,
+        "sklearn": _describe_sklearn,
+        saved.RUNTIME: _describe_saved,
+    }
     return describers[framework(model)](model, data, kind, classes)
 
 
 def answer(model: Any, data: TrainingData, table: UserRows) -> Array:
     """What the model says to rows, as in service. UsageError when it fails."""
     if framework(model) == "torch":
-        return _ask_torch(model, data.matrix(table))
-    return _ask(model, data.feed(table))
+        return ask_torch(model, data.tensors(table))
+    if isinstance(model, graphs.Graph):
+        return one_each(flat(model.ask(table.cast(data.inputs))[0]), table.rows)
+    return ask(model, data.feed(table))
 
 
-def framework(model: Any) -> Literal["sklearn", "torch", "pyfunc"]:
+def framework(model: Any) -> Literal["sklearn", "torch", "onnx", "pyfunc"]:
     """How we know to log it; UsageError for others."""
     if isinstance(model, saved.SavedModel):
         return "pyfunc"
+    if isinstance(model, graphs.Graph):
+        return "onnx"
     names = {f"{c.__module__}.{c.__qualname__}" for c in type(model).__mro__}
     if "torch.nn.modules.module.Module" in names:
         return "torch"
@@ -68,8 +92,8 @@ def framework(model: Any) -> Literal["sklearn", "torch", "pyfunc"]:
         return "sklearn"
     raise UsageError(
         what=f"{type(model).__module__}.{type(model).__qualname__} is not a model that can be logged",
-        hint="Pass a fitted scikit-learn estimator (or Pipeline), a torch.nn.Module, or the path of a model of any"
-        " other kind, saved by MLflow.",
+        hint="Pass a fitted scikit-learn estimator (or Pipeline), a torch.nn.Module, an ONNX ModelProto, or the"
+        " path of a model of any other kind, saved by MLflow.",
     )
 
 
@@ -90,8 +114,14 @@ def evaluating(model: Any) -> Iterator[None]:
 def _describe_sklearn(
     model: Any, data: TrainingData, kind: Kind | None, classes: Sequence[Any] | None
 ) -> parts.Description:
-    as_given, as_served = _ask(model, data.sample.original), _ask(model, data.feed(data.sample))
-    _same_answers(as_given, as_served)
+    if data.reference.layout == "tensors":
+        raise UsageError(
+            what=f"{type(model).__name__} takes tables, and X holds tensors: "
+            + ", ".join(f"{c.name} {list(c.shape)}" for c in data.inputs),
+            hint="Fit it on X.reshape(len(X), -1), and pass that; or pass a torch.nn.Module.",
+        )
+    as_given, as_served = ask(model, data.sample.original), ask(model, data.feed(data.sample))
+    demand_same(as_given, as_served)
     found: Kind = "classification" if hasattr(model, "classes_") else "regression"
     if kind not in (None, found):
         raise UsageError(
@@ -118,7 +148,7 @@ def _describe_torch(
         raise UsageError(
             what=f"torch models take numbers; {text[0]} is {_dtype_of(data, text[0])}", hint="Encode it."
         )
-    answers = _ask_torch(model, data.matrix(data.sample))
+    answers = ask_torch(model, data.tensors(data.sample))
     whole = np.concatenate([data.reference_truth, data.holdout_truth])
     kind = kind or ("regression" if whole.dtype.kind == "f" else "classification")
     width = answers.shape[1] if answers.ndim == 2 else 1
@@ -133,14 +163,44 @@ def _describe_torch(
     else:
         task = Task("classification", "logits", _torch_classes(whole, width, classes), data.target)
         _labels_known(data.holdout_truth, np.array(task.classes))
-    options = {"layout": "matrix", "dtype": "float32"}
+    tensors = data.reference.layout == "tensors"
+    options = {"layout": "tensors"} if tensors else {"layout": "matrix", "dtype": "float32"}
     return parts.Description("torch", data.inputs, task, flavors.requirements("torch"), options)
+
+
+def _describe_onnx(
+    model: graphs.Graph, data: TrainingData, kind: Kind | None, classes: Sequence[Any] | None
+) -> parts.Description:
+    first, *others = model.ask(data.sample.cast(data.inputs))
+    answers = one_each(flat(first), data.sample.rows)
+    truth = np.concatenate([data.reference_truth, data.holdout_truth])
+    kind = kind or ("regression" if truth.dtype.kind == "f" else "classification")
+    outputs = {"predictions": model.outputs[0]}
+    if kind == "regression":
+        _numeric_truth(data, "the graph")
+        task = Task("regression", "value", (), data.target)
+    elif answers.dtype.kind == "f":
+        width = answers.shape[1] if answers.ndim == 2 else 1
+        sums = answers.sum(axis=1) if answers.ndim == 2 else np.zeros(1)
+        sure = width > 1 and bool((answers >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+        named = _torch_classes(truth, width, classes)
+        task = Task("classification", "probabilities" if sure else "logits", named, data.target)
+    else:
+        named = tuple(_plain(np.asarray(list(classes)) if classes is not None else np.unique(truth)))
+        task = Task("classification", "label", named, data.target)
+        if others and others[0].dtype.kind == "f" and others[0].shape == (len(answers), len(named)):
+            outputs["scores"] = model.outputs[1]
+    if task.kind == "classification":
+        _labels_known(data.holdout_truth, np.array(task.classes))
+    named_inputs = data.reference.layout == "tensors" or len(model.inputs) > 1
+    options = {"layout": "named" if named_inputs else "matrix", "outputs": outputs}
+    return parts.Description("onnx", data.inputs, task, {}, options)
 
 
 def _describe_saved(
     model: saved.SavedModel, data: TrainingData, kind: Kind | None, classes: Sequence[Any] | None
 ) -> parts.Description:
-    answers = _ask(model, data.feed(data.sample))
+    answers = ask(model, data.feed(data.sample))
     truth = np.concatenate([data.reference_truth, data.holdout_truth])
     kind = kind or ("regression" if truth.dtype.kind == "f" else "classification")
     if kind == "regression":
@@ -175,57 +235,46 @@ def _torch_classes(truth: Array, width: int, classes: Sequence[Any] | None) -> t
     return named
 
 
-def _ask(model: Any, rows: Any) -> Array:
-    if not hasattr(model, "predict"):
+def _torch_inputs(model: Any, inputs: Sequence[Column]) -> tuple[Column, ...]:
+    """Floats as the model computes with them, for arrays are double where nobody took care; several by their names."""
+    kind = _float_of(model)
+    typed = {c.name: replace(c, dtype=kind) if c.dtype in _FLOATS else c for c in inputs}
+    if len(typed) == 1:
+        return tuple(typed.values())
+    wanted = _parameters(model)
+    if set(wanted) != set(typed):
         raise UsageError(
-            what=f"{type(model).__name__} cannot predict", hint="Pass an estimator with `predict`."
+            what=f"forward of {type(model).__name__} takes {', '.join(wanted)}; X has {', '.join(typed)}",
+            hint="Name the arrays of X as the arguments of forward.",
         )
-    try:
-        answers = np.asarray(model.predict(rows))
-    except Exception as error:
-        if type(error).__name__ == "NotFittedError":
-            raise UsageError(
-                what=f"{type(model).__name__} is not fitted", hint="Call fit before logging it."
-            ) from error
-        raise _fails(error) from error
-    return _one_each(answers, len(rows))
+    return tuple(typed[name] for name in wanted)
 
 
-def _ask_torch(model: Any, matrix: Array) -> Array:
-    import torch
-
-    try:
-        with torch.no_grad():
-            answers = model(torch.from_numpy(matrix))
-        return _one_each(np.asarray(answers), len(matrix))
-    except Exception as error:
-        raise error if isinstance(error, UsageError) else _fails(error) from error
-
-
-def _fails(error: Exception) -> UsageError:
-    return UsageError(
-        what=f"the model fails on its own sample: {type(error).__name__}: {one_line(error)}",
-        hint="Pass the columns it was fitted on, in their order and types; put encoders and model into one Pipeline.",
+def _float_of(model: Any) -> Dtype:
+    kinds = [str(p.dtype) for p in model.parameters() if p.is_floating_point()]
+    return (
+        "double"
+        if kinds[:1] == ["torch.float64"]
+        else "float16"
+        if kinds[:1] == ["torch.float16"]
+        else "float"
     )
 
 
-def _one_each(answers: Array, rows: int) -> Array:
-    if answers.ndim not in (1, 2) or len(answers) != rows:
-        raise UsageError(
-            what=f"the model answers {rows} rows with shape {answers.shape}", hint="One answer per row."
-        )
-    if answers.dtype.kind == "f" and not np.isfinite(answers).all():
-        raise UsageError(what="the model answers its own sample with NaN or infinity", hint="Train it again.")
-    return answers
+def _parameters(model: Any) -> list[str]:
+    """Names of what `forward` takes."""
+    named = inspect.signature(model.forward).parameters.values()
+    return [one.name for one in named if one.kind is one.POSITIONAL_OR_KEYWORD]
 
 
-def _same_answers(given: Array, served: Array) -> None:
-    same = np.allclose(given, served) if given.dtype.kind == "f" else np.array_equal(given, served)
-    if not same:
-        raise UsageError(
-            what="the model answers differently once its rows have been plain numbers and text",
-            hint="Categories and other special column types are lost on the way: encode them in a Pipeline.",
-        )
+def tensor_name(model: Any) -> str:
+    """What the model calls its one tensor; a name of ours where it does not say."""
+    if isinstance(model, saved.SavedModel):
+        return model.only_input or TENSOR
+    if isinstance(model, graphs.Graph):
+        return model.inputs[0] if len(model.inputs) == 1 else TENSOR
+    names = _parameters(model) if framework(model) == "torch" else []
+    return names[0] if names else TENSOR
 
 
 def _numeric_truth(data: TrainingData, name: str) -> None:

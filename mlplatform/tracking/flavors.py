@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Manifest, Task
 from mlplatform.domain.trusted import SKLEARN_TYPES
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
@@ -66,38 +66,48 @@ def save_sklearn(folder: Path, model: Any, saved: Saved) -> None:
         ) from error
 
 
-def save_torch(folder: Path, model: Any, matrix: Array, saved: Saved) -> None:
-    """An exported program with a free number of rows; takes a matrix, or a table of the signature's columns."""
+def save_torch(folder: Path, model: Any, tensors: Sequence[Array], saved: Saved) -> None:
+    """An exported program with a free number of rows; takes a matrix, a table of the signature's columns, tensors."""
     import mlflow.pytorch
     import torch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    example = matrix if len(matrix) > 1 else matrix.repeat(2, axis=0)  # one row would fix the number of rows
+    few = len(tensors[0]) < 2  # one row would fix the number of rows
+    example = [values.repeat(2, axis=0) if few else values for values in tensors]
     written = Model()
-    tensors = ModelSignature(inputs=Schema([TensorSpec(matrix.dtype, (-1, matrix.shape[1]))]))
+    names = [column.name for column in saved.inputs] if len(tensors) > 1 else [None]
+    specs: list[Any] = [
+        TensorSpec(v.dtype, (-1, *v.shape[1:]), name) for v, name in zip(tensors, names, strict=True)
+    ]
     try:
         with quiet(), torch.no_grad():
             mlflow.pytorch.save_model(
                 model,
                 str(folder),
                 mlflow_model=written,
-                signature=tensors,
-                input_example=example,
+                signature=ModelSignature(inputs=Schema(specs)),
+                input_example=example if len(example) > 1 else example[0],
                 pip_requirements=_pins(saved.requirements),
                 serialization_format="pt2",
             )
             program = torch.export.load(str(folder / "data" / "model.pt2")).module()
-            program(torch.from_numpy(matrix[:1]))
-            program(torch.from_numpy(example.repeat(2, axis=0)))
+            program(*(torch.from_numpy(values[:1]) for values in tensors))
+            program(*(torch.from_numpy(values.repeat(2, axis=0)) for values in example))
     except Exception as error:
         raise UsageError(
             what=f"{type(model).__name__} cannot be exported for any number of rows: {one_line(error)}",
-            hint="Let `forward` take one (rows, columns) tensor and treat every row alike; see torch.export.",
+            hint="Let `forward` take one (rows, columns) tensor, or one (rows, ...) for each input, and treat every row"
+            " alike; see torch.export.",
         ) from error
     # MLflow wants tensors while it exports; callers send named columns.
     written.signature = _signature(saved)
     written.save(str(folder / "MLmodel"))
+
+
+def save_onnx(folder: Path, proto: Any, saved: Saved) -> None:
+    """The graph in one file, with the weights inside."""
+    _save_graph(folder, proto, _signature(saved))
 
 
 def save_derived(folder: Path, model: Path, manifest: Manifest) -> None:
@@ -105,7 +115,11 @@ def save_derived(folder: Path, model: Path, manifest: Manifest) -> None:
     import shutil
 
     if manifest.runtime == "onnx":
-        _save_onnx(folder, model, manifest)
+        import onnx
+
+        _save_graph(
+            folder, onnx.load(str(model)), _schema_signature(manifest.inputs, _outputs(manifest.task))
+        )
     elif (model / "MLmodel").exists():
         shutil.copytree(model, folder)
         folder.chmod(0o755)
@@ -124,15 +138,14 @@ def stamp(folder: Path, model_id: str, run_id: str) -> None:
     model.save(str(path))
 
 
-def _save_onnx(folder: Path, model: Path, manifest: Manifest) -> None:
+def _save_graph(folder: Path, proto: Any, signature: Any) -> None:
     import mlflow.onnx
-    import onnx
 
     with quiet():
         mlflow.onnx.save_model(
-            onnx.load(str(model)),
+            proto,
             str(folder),
-            signature=_schema_signature(manifest.inputs, _outputs(manifest.task)),
+            signature=signature,
             pip_requirements=_pins(requirements("onnx")),
             save_as_external_data=False,
         )
@@ -172,12 +185,24 @@ def _schema_signature(inputs: Sequence[Column], output: str, width: int | None =
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    columns = Schema([ColSpec(DataType[c.dtype], c.name, required=c.required) for c in inputs])
+    if any(column.shape for column in inputs):  # MLflow knows no schema of both; one tensor needs no name
+        named = len(inputs) > 1
+        columns = Schema([_tensor_spec(column, named) for column in inputs])
+    else:
+        columns = Schema([ColSpec(DataType[c.dtype], c.name, required=c.required) for c in inputs])
     if width is not None:
         import numpy as np
 
         return ModelSignature(columns, Schema([TensorSpec(np.dtype("float32"), (-1, width))]))
     return ModelSignature(columns, Schema([ColSpec(DataType[output], "prediction")]))
+
+
+def _tensor_spec(column: Column, named: bool) -> Any:
+    import numpy as np
+    from mlflow.types import TensorSpec
+
+    kind = np.dtype(NUMPY_DTYPES[column.dtype])
+    return TensorSpec(kind, (-1, *column.shape), column.name if named else None)
 
 
 def _pins(requirements: Mapping[str, str]) -> list[str]:

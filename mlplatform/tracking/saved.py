@@ -36,6 +36,13 @@ class SavedModel:
             raw = next(iter(raw.values()))
         return np.asarray(raw)
 
+    @property
+    def only_input(self) -> str:
+        """The name of a signature's only input; empty where it has several, or no names."""
+        schema = self.loaded.metadata.get_input_schema()
+        names = schema.input_names() if schema is not None and schema.has_input_names() else []
+        return str(names[0]) if len(names) == 1 else ""
+
     def inputs(self, found: Sequence[Column]) -> tuple[Column, ...]:
         """The signature's own columns; those found in the rows where it has none. UsageError where they differ."""
         schema = self.loaded.metadata.get_input_schema()

@@ -1,10 +1,10 @@
-"""Rows as people hold them (a DataFrame, or a two-dimensional array) as named columns of MLflow's types."""
+"""Rows as people hold them (a DataFrame, an array, several named arrays) as named columns of MLflow's types."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -12,7 +12,14 @@ from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Dtype
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
 
-Layout = Literal["frame", "matrix"]
+Layout = Literal["frame", "matrix", "tensors"]
+TENSOR = "input"
+"""The name of an array of more than two dimensions, where the model has none for it."""
+_TENSOR_DTYPES: dict[str, Dtype] = {
+    numpy: cast(Dtype, dtype)
+    for dtype, numpy in NUMPY_DTYPES.items()
+    if dtype not in ("string", "binary", "datetime")
+}
 _WIDER: tuple[Dtype, ...] = ("boolean", "integer", "long", "float", "double")
 
 
@@ -29,13 +36,27 @@ class UserRows:
     def rows(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes on average, text aside."""
+        return sum(values.nbytes for values in self.columns.values()) // max(1, self.rows)
+
+    def head(self, rows: int) -> Any:
+        """The first rows, as the user holds them."""
+        if isinstance(self.original, Mapping):
+            return {name: values[:rows] for name, values in self.original.items()}
+        return self.original.head(rows) if hasattr(self.original, "head") else self.original[:rows]
+
     def cast(self, inputs: Sequence[Column]) -> dict[str, Array]:
         """The columns in the signature's order and types."""
         return {c.name: _cast(self.columns[c.name], c.dtype) for c in inputs}
 
 
-def read_rows(what: str, table: Any) -> UserRows:
-    """Take a DataFrame (pandas, or what looks like one) or a 2-D array, whose columns are named c0, c1, ..."""
+def read_rows(what: str, table: Any, name: str = TENSOR) -> UserRows:
+    """Take a DataFrame (pandas, or what looks like one); a 2-D array, whose columns are named c0, c1, ...; an array of
+    more dimensions, which is one tensor a row, called `name`; or a dict of arrays, one a column. Raises UsageError."""
+    if isinstance(table, Mapping):
+        return _named(what, table)
     if hasattr(table, "columns") and hasattr(table, "__getitem__"):
         names = [str(name) for name in table.columns]
         if len(set(names)) < len(names):
@@ -44,12 +65,14 @@ def read_rows(what: str, table: Any) -> UserRows:
             name: _values(what, name, table[key]) for name, key in zip(names, table.columns, strict=True)
         }
         return _not_empty(UserRows(what, table, "frame", columns))
-    matrix = np.asarray(table)
-    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
+    matrix = _array(what, table)
+    if matrix.ndim > 2:
+        return _not_empty(UserRows(what, matrix, "tensors", {name: matrix}))
+    if matrix.ndim != 2:
         shape = f"{matrix.dtype} array of shape {matrix.shape}"
         raise UsageError(
             what=f"{what} is a {shape}",
-            hint="Pass a DataFrame, or a two-dimensional array of numbers (rows, columns).",
+            hint="Pass a DataFrame, an array of numbers (rows, columns) or (rows, ...), or a dict of arrays.",
         )
     return _not_empty(
         UserRows(what, matrix, "matrix", {f"c{i}": matrix[:, i] for i in range(matrix.shape[1])})
@@ -60,6 +83,10 @@ def rebuild(like: Any, columns: dict[str, Array]) -> Any:
     """The columns as the kind of table the user passed: what a server will hand to the model."""
     if hasattr(like, "columns"):
         return type(like)(columns)
+    if isinstance(like, Mapping):
+        return columns
+    if like.ndim > 2:
+        return next(iter(columns.values()))
     return np.column_stack(list(columns.values())).astype(like.dtype, copy=False)
 
 
@@ -107,10 +134,73 @@ def infer_inputs(tables: Sequence[UserRows]) -> tuple[Column, ...]:
                 what=f"{other.what} {' and '.join(differs)}, compared with {first.what}",
                 hint="Pass the same feature columns, without the target, in all of them.",
             )
-    return tuple(Column(name, _common([t.columns[name] for t in tables], name)) for name in first.columns)
+    return tuple(_column(name, [table.columns[name] for table in tables]) for name in first.columns)
 
 
 # --- helpers ---
+
+
+def _named(what: str, table: Mapping[Any, Any]) -> UserRows:
+    """Several arrays, each a column of its own: tensors, or one value a row."""
+    arrays = {str(name): _array(f"{name!r} of {what}", values) for name, values in table.items()}
+    if len({len(values) if values.ndim else -1 for values in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+        raise UsageError(
+            what=f"the arrays of {what} have different numbers of rows: {shapes}",
+            hint="Let the first dimension of each be the rows.",
+        )
+    if any(values.ndim == 0 for values in arrays.values()):
+        raise UsageError(
+            what=f"{what} holds single values", hint="Pass arrays whose first dimension is the rows."
+        )
+    return _not_empty(UserRows(what, arrays, "tensors", arrays))
+
+
+def _array(what: str, given: Any) -> Array:
+    """Numbers or booleans; UsageError for anything else, and for rows of different shapes."""
+    try:
+        values = np.asarray(given)
+    except ValueError as error:  # numpy refuses ragged lists
+        raise _ragged(what) from error
+    if values.dtype.kind == "O" and any(
+        isinstance(row, list | tuple | np.ndarray) for row in values.reshape(-1)
+    ):
+        raise _ragged(what)
+    if values.dtype.kind not in "biuf":
+        raise UsageError(
+            what=f"{what} is a {values.dtype} array of shape {values.shape}",
+            hint="Pass numbers: encode text and objects first, or pass a DataFrame for a model that takes them.",
+        )
+    if 0 in values.shape[1:]:
+        raise UsageError(what=f"{what} has shape {values.shape}, which holds no values", hint="Pass values.")
+    return values
+
+
+def _ragged(what: str) -> UsageError:
+    return UsageError(
+        what=f"the rows of {what} differ in shape, or are objects",
+        hint="Make them one array: pad them to one length, then np.stack(rows).",
+    )
+
+
+def _column(name: str, given: Sequence[Array]) -> Column:
+    if all(values.ndim == 1 for values in given):
+        return Column(name, _common(given, name))
+    shapes = {values.shape[1:] for values in given}
+    types = {np.dtype(values.dtype.newbyteorder("=")) for values in given}
+    if len(shapes) > 1 or len(types) > 1:
+        shown = ", ".join(sorted({f"{values.dtype} {list(values.shape[1:])}" for values in given}))
+        raise UsageError(
+            what=f"the rows of {name} are not alike in holdout, reference and sample: {shown}",
+            hint="Give them one shape and one type, such as X.astype(np.float32).",
+        )
+    found = _TENSOR_DTYPES.get(types.pop().name)
+    if found is None:
+        raise UsageError(
+            what=f"tensors of type {given[0].dtype} are not known",
+            hint=f"Convert them to one of {', '.join(_TENSOR_DTYPES)}.",
+        )
+    return Column(name, found, shape=tuple(map(int, shapes.pop())))
 
 
 def _not_empty(table: UserRows) -> UserRows:
@@ -125,9 +215,10 @@ def _values(what: str, name: str, column: Any) -> Array:
     values = (
         np.asarray(column, dtype="datetime64[ns]") if dtype.startswith("datetime64") else np.asarray(column)
     )
-    if values.ndim != 1:
+    if values.ndim != 1 or (values.dtype == object and any(isinstance(v, np.ndarray | list) for v in values)):
         raise UsageError(
-            what=f"column {name} of {what} is not one value per row", hint="Flatten it into columns."
+            what=f"column {name} of {what} is not one value per row",
+            hint="Flatten it into columns; or pass tensors as an array (rows, ...), or a dict of arrays.",
         )
     if values.dtype.kind in "biufM":
         return values

@@ -40,14 +40,12 @@ _WORDS = re.compile(
 """All that sympy may read in a shape."""
 _SHAPE = re.compile(r"[A-Za-z0-9_ +\-*/%(),<>=!&|~]*")
 _TREES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", None})
+_FLOATS, _WHOLE = ("Float", "Double", "Half", "BFloat16"), ("Byte", "Char", "Short", "Int", "Long")
 _GLOBALS = frozenset(
     {
         ("torch._utils", "_rebuild_tensor_v2"),
         ("collections", "OrderedDict"),
-        *(
-            ("torch", f"{kind}Storage")
-            for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool")
-        ),
+        *(("torch", f"{kind}Storage") for kind in (*_FLOATS, *_WHOLE, "Bool")),
     }
 )
 _FORBIDDEN_OPCODES = frozenset(

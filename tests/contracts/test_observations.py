@@ -17,6 +17,7 @@ from mlplatform.errors import UnknownName, UsageError
 from mlplatform.ports.data import Ingested, Labelled, Observations, Retention
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.recorder import write_block
+from mlplatform.stats.uneven import Uneven
 from mlplatform.testing.fakes.data import FakeObservations
 
 START = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -170,6 +171,50 @@ def test_every_kind_of_column_comes_back_with_its_gaps(place: Place) -> None:
     assert columns["born"].dtype.str == "<M8[us]"
     assert np.isnat(columns["born"][1])
     assert columns["sex"].tolist() == ["f", "m", "f"]
+
+
+def test_tensors_and_bytes_come_back_as_they_were_sent(place: Place) -> None:
+    images = np.arange(3 * 2 * 4, dtype=np.uint8).reshape(3, 2, 4)
+    waves = [np.ones((1, 2), np.float32), None, np.zeros((3, 2), np.float32)]
+    sounds, files = Uneven.of(waves, "float32"), Uneven.of([b"\x00\xff\x00", b"", None])
+    kinds = {
+        "in:image": images,
+        "flat:sound": sounds.flat,
+        "ends:sound": sounds.ends,
+        "null:sound": sounds.gaps,
+        "shape:sound": sounds.shapes,
+        "flat:file": files.flat,
+        "ends:file": files.ends,
+        "null:file": files.gaps,
+    }
+    place.capture(block(3, **kinds))
+    place.observations.ingest("shop")
+    columns = place.observations.read("shop").columns
+    assert columns["image"].dtype == np.uint8
+    np.testing.assert_array_equal(columns["image"], images)
+    assert columns["file"].tolist() == [b"\x00\xff\x00", b"", None]
+    first, second, third = columns["sound"]
+    assert (first.shape, second, third.shape) == ((1, 2), None, (3, 2))
+    assert first.dtype == np.float32
+    assert sorted(columns) == ["file", "image", "sound", "x"]
+
+
+def test_tensors_of_another_version_have_a_shape_of_their_own(place: Place) -> None:
+    place.capture(block(2, **{"in:image": np.zeros((2, 2, 2), np.uint8)}))
+    place.capture(block(2, 2, version=2, **{"in:image": np.ones((2, 1, 4), np.float32)}))
+    place.capture(block(1, 4, version=3))
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop")
+    assert [None if row is None else row.shape for row in seen.columns["image"]] == [
+        (2, 2), (2, 2), (1, 4), (1, 4), None,
+    ]  # fmt: skip
+
+
+def test_a_name_that_was_a_tensor_before_and_text_now_is_still_read(place: Place) -> None:
+    place.capture(block(1, **{"in:what": np.zeros((1, 2, 2), np.uint8)}))
+    place.capture(block(1, 1, version=2, **{"in:what": np.array(["a"])}))
+    place.observations.ingest("shop")
+    assert place.observations.read("shop").columns["what"][1] == "a"
 
 
 def test_text_answers_and_scores_come_back(place: Place) -> None:

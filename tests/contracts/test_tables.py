@@ -40,6 +40,18 @@ def test_what_is_written_is_read_back(tables: Tables, tmp_path: Path) -> None:
     assert read["when"][0] == np.datetime64("2026-01-01T12:00")
 
 
+def test_tensors_and_bytes_are_read_back_in_their_shape(tables: Tables, tmp_path: Path) -> None:
+    images = np.arange(2 * 3 * 4 * 2, dtype=np.float32).reshape(2, 3, 4, 2)
+    loose = np.array([np.zeros((1, 2)), np.ones((2, 2)), None], object)[:2]
+    columns = {"image": images, "loose": loose, "raw": np.array([b"\x00", None], object)}
+    tables.write(tmp_path / "t.parquet", columns)
+    read = tables.read(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(read["image"], images)
+    assert read["image"].dtype == np.float32
+    assert [row.shape for row in read["loose"]] == [(1, 2), (2, 2)]
+    assert read["raw"].tolist() == [b"\x00", None]
+
+
 def test_whole_numbers_with_gaps_become_floats_with_nan(tables: Tables, tmp_path: Path) -> None:
     tables.write(tmp_path / "t.parquet", {"age": np.array([31, None, 45], object)})
     age = tables.read(tmp_path / "t.parquet")["age"]

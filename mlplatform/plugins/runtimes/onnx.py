@@ -110,8 +110,10 @@ def _session(bundle: Path, name: str) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    path = bundle / name
+    path = path / "model.onnx" if path.is_dir() else path  # a folder is in MLflow's format
     try:
-        return onnxruntime.InferenceSession(str(bundle / name), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
         why = f"ONNX Runtime does not load it: {' '.join(str(error).split())[:300]}"
         raise UnsafeArtifact(path=name, why=why) from error

@@ -29,8 +29,6 @@ HEAD_BYTES = 16_384
 """Of the header fields of a request."""
 HEADERS = 100
 TARGET_BYTES = 8_192
-BUFFERED_BODIES = 16
-"""Bodies of the largest size that a worker holds before they are whole."""
 
 KEEP, KEEP_1_0, CLOSE = b"", b"connection: keep-alive\r\n", b"connection: close\r\n"
 """What a response says about its connection."""
@@ -52,7 +50,7 @@ class Budget:
     """What a worker's connections hold of bodies that are not whole yet."""
 
     def __init__(self, limits: RequestLimits) -> None:
-        self.limit_bytes = BUFFERED_BODIES * limits.max_body_bytes
+        self.limit_bytes = limits.held_bytes
         self.used_bytes = 0
 
 

@@ -18,6 +18,7 @@ from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Rete
 from mlplatform.stats import digests
 from mlplatform.stats.batch import Array, Columns
 from mlplatform.stats.spec import is_null
+from mlplatform.stats.uneven import Uneven
 
 
 @dataclass
@@ -158,6 +159,7 @@ def _expire(place: _Endpoint, since: datetime | None) -> int:
 
 def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
     columns: dict[str, Array] = {}
+    block = _with_uneven(block)
     for prefix in ("ctx:", "in:"):
         for key in (key for key in block if key.startswith(prefix)):
             columns[key.removeprefix(prefix)] = block[key]
@@ -174,6 +176,17 @@ def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
         )
 
 
+def _with_uneven(block: Mapping[str, Array]) -> dict[str, Array]:
+    """Bytes, and tensors of any length, one object a row."""
+    out = {name: values for name, values in block.items() if not name.startswith("flat:")}
+    for name in (key.removeprefix("flat:") for key in block if key.startswith("flat:")):
+        ends = out.pop(f"ends:{name}")
+        gaps = out.pop(f"null:{name}", np.zeros(len(ends), bool))
+        rows = Uneven(block[f"flat:{name}"], ends, gaps, out.pop(f"shape:{name}", None)).rows()
+        out[f"in:{name}"] = rows
+    return out
+
+
 def _gap(mask: Array | None, i: int, value: Any) -> Any:
     if mask is None or not mask[i]:
         return value
@@ -188,12 +201,21 @@ def _observed(chosen: Sequence[tuple[int, _Row]], labels: Mapping[str, Any]) -> 
         ids=np.array([row.id for row in rows], object),
         times=np.array([us for us, _ in chosen], np.int64).astype("datetime64[us]"),
         versions=np.array([row.version for row in rows], np.int32),
-        columns={name: _as_stored(np.array([row.columns.get(name) for row in rows])) for name in names},
+        columns={name: _as_stored(_column([row.columns.get(name) for row in rows])) for name in names},
         predictions=_stacked([row.prediction for row in rows]),
         scores=_stacked([row.scores for row in rows]) if given else None,
         truth=_objects([labels.get(row.id) for row in rows]),
         labelled=np.array([row.id in labels for row in rows], np.bool_),
     )
+
+
+def _column(values: Sequence[Any]) -> Array:
+    """Tensors of one shape as one array."""
+    bulk = [isinstance(value, np.ndarray | bytes) for value in values]
+    if not any(bulk):
+        return np.array(values)
+    shapes = {np.shape(value) if isinstance(value, np.ndarray) else None for value in values}
+    return np.stack(values) if len(shapes) == 1 and None not in shapes else _objects(values)
 
 
 def _stacked(values: Sequence[Any]) -> Array:
@@ -218,6 +240,8 @@ def _as_stored(values: Array) -> Array:
     if values.dtype.kind != "O":
         return values
     known = [value for value in values.tolist() if not is_null(value)]
+    if any(isinstance(value, np.ndarray | bytes) for value in known):
+        return values
     if known and all(isinstance(value, str) for value in known):
         return _objects([None if is_null(value) else value for value in values.tolist()])
     if len(known) == len(values):

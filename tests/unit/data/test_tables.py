@@ -120,3 +120,23 @@ def test_an_optional_column_that_is_not_there_counts_as_null() -> None:
 def test_a_column_of_the_wrong_type_is_named() -> None:
     with pytest.raises(UsageError, match="'when' does not hold datetime"):
         row_digests({"when": np.array(["soon"], object)}, [Column("when", "datetime")])
+
+
+def test_tensors_count_by_their_values_in_the_signatures_type_and_a_missing_one_as_missing() -> None:
+    inputs = [Column("image", "uint8", shape=(2, 2))]
+    images = np.arange(12).reshape(3, 2, 2)
+    expected = row_digests({"image": images.astype(np.uint8)}, inputs)
+    assert len(set(expected.tolist())) == 3
+    assert row_digests({"image": images.astype(np.float64)}, inputs).tolist() == expected.tolist()
+    rows = np.array([*images, None], object)[:-1]
+    rows[1] = None
+    again = row_digests({"image": rows}, inputs)
+    assert (again == expected).tolist() == [True, False, True]
+
+
+def test_tensors_of_text_count_by_their_text() -> None:
+    inputs = [Column("words", "string", shape=(2,))]
+    texts = [np.array([["to", "be"], ["or", "not"]], kind) for kind in (object, "U3")]
+    first, second = (row_digests({"words": one}, inputs).tolist() for one in texts)
+    assert first == second
+    assert first[0] != first[1]

@@ -32,6 +32,14 @@ def test_a_model_of_tensors_with_several_outputs_is_checked_and_answers(tmp_path
     assert answers.predictions.tolist() == [10.0, 20.0, 30.0]
 
 
+def test_rows_whose_tensors_differ_in_length_are_answered_in_their_order(tmp_path: Path) -> None:
+    served_models.lengths(tmp_path / "lengths")
+    rng = np.random.default_rng(0)
+    waves = np.array([rng.normal(size=(n, 2)).astype("float32") for n in (3, 1, 3, 2, 1)] + [None], object)
+    answers = ChildEvaluator().answer(tmp_path / "lengths", {"wave": waves[:-1]})
+    np.testing.assert_allclose(answers.predictions, [wave.sum() for wave in waves[:-1]], rtol=1e-5)
+
+
 def test_a_model_of_its_own_code_on_bytes_is_checked_and_answers(tmp_path: Path) -> None:
     columns = (Column("raw", "binary"), Column("text", "string"))
     sample = {

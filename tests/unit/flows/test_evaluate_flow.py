@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlplatform.config.policy_file import build
+from mlplatform.domain.bundle import Column
 from mlplatform.domain.policy import Data, EvaluateOn, Use
 from mlplatform.domain.verdict import Verdict
 from mlplatform.domain.version import Version
@@ -20,7 +21,7 @@ from mlplatform.flows.register import EVIDENCE, compress, register
 from mlplatform.flows.rows import evaluation_rows
 from mlplatform.flows.same_rows import answered
 from mlplatform.flows.sound import demand_evidence
-from tests.unit.flows.worlds import ACCURACY, ADA, MODEL, Fakes, hours, policy, staging
+from tests.unit.flows.worlds import ACCURACY, ADA, INPUTS, MODEL, Fakes, hours, policy, staging
 
 
 def test_rows_count_what_each_version_was_trained_on_and_what_is_left(fakes: Fakes) -> None:
@@ -33,6 +34,24 @@ def test_rows_count_what_each_version_was_trained_on_and_what_is_left(fakes: Fak
     chosen = evaluation_rows(fakes.world, few, one, two)
     assert len(chosen.truth) == 10
     assert chosen.source.endswith(", 50 seen in training left out"), "rows above max_rows were not seen"
+
+
+def test_rows_without_a_value_that_was_too_large_to_capture_are_left_out(fakes: Fakes) -> None:
+    logged = fakes.candidate("run1")
+    tables, inputs = fakes.world.tables, (*INPUTS, Column("file", "binary"))
+    for place in (logged.sample, logged.holdout, logged.reference):
+        table = tables.read(place)
+        files = np.array([b"a file", *[b"another"] * (len(table["x"]) - 1)], object)
+        if place == logged.holdout:
+            files[[3, 4]] = None
+        tables.write(place, {**table, "file": files})
+    np.save(logged.trained_on, np.empty(0, np.uint64))
+    fakes.runs.add(replace(logged, inputs=inputs))
+    version = register(fakes.world, MODEL, "run1", ADA)
+    chosen = evaluation_rows(fakes.world, policy(), version, None)
+    assert chosen.source.endswith(", 2 with values too large to capture left out")
+    assert (chosen.offered, len(chosen.truth)) == (100, 98)
+    assert None not in chosen.columns["file"].tolist()
 
 
 def test_rows_know_the_time_of_their_newest(fakes: Fakes) -> None:

@@ -451,6 +451,202 @@ def test_any_flavor_of_mlflow_is_logged_by_its_folder_as_a_model_that_runs_code(
         mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows.assign(more=1), churn))
 
 
+# --- tensors ---
+
+
+class Pictures(torch.nn.Module):
+    """A small convolution over (rows, 1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(72, 2)
+        )
+
+    def forward(self, picture: Any) -> Any:
+        return self.layers(picture)
+
+
+class Both(torch.nn.Module):
+    """A picture of bytes, and a number beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(2, 2)
+
+    def forward(self, picture: Any, age: Any) -> Any:
+        light = picture.to(torch.float32).mean(dim=(1, 2))
+        return self.last(torch.stack([light, age], dim=1))
+
+
+@pytest.fixture
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(ROWS, 1, 8, 8))
+    return X, (X.mean(axis=(1, 2, 3)) > 0).astype(int)
+
+
+def test_a_torch_network_over_pictures_becomes_a_candidate_with_a_tensor_signature(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    X, y = pictures
+    run_id = mlplatform.log_candidate(net := Pictures(), **halves(X, y))
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert candidate.runtime == "torch"
+    assert candidate.inputs == (Column("picture", "float", shape=(1, 8, 8)),), (
+        "doubles are what nobody took care of"
+    )
+    assert (candidate.task.output, candidate.task.classes) == ("logits", (0, 1))
+    Inspector().inspect(candidate.model_folder, ("torch",))
+    holdout = ParquetTables().read(candidate.holdout)
+    np.testing.assert_array_equal(holdout["picture"], X[CUT:].astype("float32"))
+    assert len(np.load(candidate.trained_on)) == CUT
+    signature = mlflow.models.Model.load(str(candidate.model_folder / "MLmodel")).signature
+    assert signature.inputs.is_tensor_spec()
+    assert signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    with quiet():
+        served = mlflow.pyfunc.load_model(str(candidate.model_folder)).predict(X[:3].astype("float32"))
+    with torch.no_grad():
+        given = net.eval()(torch.from_numpy(X[:3].astype("float32")))
+    np.testing.assert_allclose(np.asarray(served), given.numpy(), rtol=1e-5)
+
+
+def test_several_named_arrays_go_into_the_arguments_of_their_names(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    X, y = pictures
+    light = (np.abs(X[:, 0]) * 60).astype(np.uint8)
+    rows = {"age": np.linspace(0, 1, ROWS), "picture": light}
+    parts = {
+        name: ({key: values[part] for key, values in rows.items()}, y[part])
+        for name, part in (("holdout", slice(CUT, None)), ("reference", slice(CUT)))
+    }
+    candidate = logged(store, mlplatform.log_candidate(Both(), **parts), tmp_path / "c")
+    assert candidate.inputs == (Column("picture", "uint8", shape=(8, 8)), Column("age", "float"))
+    Inspector().inspect(candidate.model_folder, ("torch",))
+    sample = ParquetTables().read(candidate.sample)
+    assert (sample["picture"].dtype, sample["picture"].shape[1:]) == (np.uint8, (8, 8))
+    wrong = {name: ({"age": X["age"], "image": X["picture"]}, y) for name, (X, y) in parts.items()}
+    with pytest.raises(UsageError, match="takes picture, age; X has age, image"):
+        mlplatform.log_candidate(Both(), **wrong)
+
+
+def a_graph(width: int) -> Any:
+    """ONNX: pictures (rows, 1, 8, 8) to so many numbers."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(size=(64, width)).astype("float32")
+    nodes = [
+        helper.make_node("Flatten", ["picture"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["sums"]),
+    ]
+    given = helper.make_tensor_value_info("picture", TensorProto.FLOAT, [None, 1, 8, 8])
+    sums = helper.make_tensor_value_info("sums", TensorProto.FLOAT, [None, width])
+    made = helper.make_graph(nodes, "g", [given], [sums], [numpy_helper.from_array(weights, "weights")])
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+
+
+def test_an_onnx_graph_over_pictures_becomes_a_candidate_that_runs_no_code(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    from mlplatform.domain.bundle import Manifest
+    from mlplatform.plugins.runtimes.onnx import OnnxRuntime
+    from mlplatform.stats.batch import Batch
+
+    X, y = pictures
+    candidate = logged(store, mlplatform.log_candidate(graph := a_graph(2), **halves(X, y)), tmp_path / "c")
+    assert (candidate.runtime, candidate.inputs) == ("onnx", (Column("picture", "float", shape=(1, 8, 8)),))
+    assert (candidate.task.output, candidate.task.classes) == ("logits", (0, 1))
+    Inspector().inspect(candidate.model_folder, ("onnx",))
+    manifest = Manifest("onnx", "model", candidate.inputs, candidate.task, {}, options=candidate.options)
+    served = OnnxRuntime().load(candidate.model_folder.parent, manifest)
+    given = X[:5].astype("float32")
+    answers = served.predict(Batch(("picture",), arrays={"picture": given})).predictions
+    weights = np.frombuffer(graph.graph.initializer[0].raw_data, "float32").reshape(64, 2)
+    np.testing.assert_allclose(answers, given.reshape(5, -1) @ weights, rtol=1e-4)
+    with pytest.raises(UsageError, match="the graph takes picture; X has image"):
+        mlplatform.log_candidate(a_graph(2), holdout=({"image": X}, y), reference=({"image": X}, y))
+    with pytest.raises(UsageError, match="fails on its own sample"):
+        mlplatform.log_candidate(a_graph(2), holdout=(X[:, :, :7], y), reference=(X[:, :, :7], y))
+
+
+def test_an_onnx_graph_over_a_matrix_of_numbers_is_regression_where_the_truth_is_numbers(
+    store: Mlflow, tmp_path: Path
+) -> None:
+    from skl2onnx import to_onnx
+
+    X = np.random.default_rng(1).normal(size=(ROWS, 3)).astype("float32")
+    model = LinearRegression().fit(X, X @ [1.0, 2.0, 3.0])
+    y = X @ [1.0, 2.0, 3.0]
+    run_id = mlplatform.log_candidate(to_onnx(model, X[:1], target_opset=15), **halves(X, y))
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert (candidate.options["layout"], candidate.task.output) == ("matrix", "value")
+    assert candidate.metrics["holdout_mae"] < 1e-3
+
+
+def wrong_tensors() -> dict[str, tuple[Any, str, str]]:
+    ragged = [np.zeros((1, 8, n % 2 + 7)) for n in range(ROWS)]
+    objects = np.empty(ROWS, object)
+    objects[:] = [np.zeros((1, 8, 8))] * ROWS
+    frame = pd.DataFrame({"picture": list(objects)})
+    return {
+        "ragged": (ragged, "differ in shape", "pad them"),
+        "objects": (objects, "are objects", "np.stack"),
+        "text": (np.full((ROWS, 2, 2), "a"), "<U1 array", "encode text"),
+        "a frame of arrays": (frame, "not one value per row", "pass tensors as an array"),
+        "nothing in a row": (np.zeros((ROWS, 0, 8, 8)), "holds no values", "Pass values"),
+        "complex": (np.zeros((ROWS, 2, 2), complex), "complex128 array", "Pass numbers"),
+        "long double": (np.zeros((ROWS, 2, 2), np.longdouble), "not known", "Convert"),
+        "unequal arrays": (
+            {"a": np.zeros((ROWS, 2, 2)), "b": np.zeros(3)},
+            "different numbers of rows",
+            "the rows",
+        ),
+    }
+
+
+@pytest.mark.parametrize(("X", "what", "fix"), wrong_tensors().values(), ids=wrong_tensors())
+def test_what_is_no_tensor_is_refused_with_what_to_do(store: Mlflow, X: Any, what: str, fix: str) -> None:
+    y = np.arange(ROWS) % 2
+    with pytest.raises(UsageError, match=what) as caught:
+        mlplatform.log_candidate(Pictures(), holdout=(X, y), reference=(X, y))
+    assert re.search(fix, caught.value.next_step)
+
+
+def test_tensors_that_differ_from_table_to_table_are_refused(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray]
+) -> None:
+    X, y = pictures
+    for other in (X.astype(np.uint8), np.zeros((ROWS, 1, 9, 9))):
+        with pytest.raises(UsageError, match="not alike in holdout, reference and sample"):
+            mlplatform.log_candidate(Pictures(), holdout=(other, y), reference=(X, y))
+
+
+def test_an_estimator_for_tables_is_not_given_tensors(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray]
+) -> None:
+    X, y = pictures
+    model = LogisticRegression().fit(X.reshape(ROWS, -1), y)
+    with pytest.raises(UsageError, match=r"takes tables, and X holds tensors: input \[1, 8, 8\]") as caught:
+        mlplatform.log_candidate(model, **halves(X, y))
+    assert "reshape" in caught.value.next_step
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_model_of_one_tensor_needs_no_name_in_the_rows(
+    store: Mlflow, pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    X, y = pictures
+    code = "import numpy as np\nclass M(mlflow.pyfunc.PythonModel):\n"
+    code += "    def predict(self, context, model_input, params=None):\n"
+    code += "        return (model_input['image'].mean(axis=(1, 2, 3)) > 0).astype(int)\n"
+    save_code_model(tmp_path / "model", code, (Column("image", "double", shape=(1, 8, 8)),))
+    with quiet():
+        run_id = mlplatform.log_candidate(tmp_path / "model", **halves(X, y))
+    candidate = logged(store, run_id, tmp_path / "c")
+    assert candidate.inputs == (Column("image", "double", shape=(1, 8, 8)),)
+
+
 def test_importing_the_package_is_cheap() -> None:
     code = (
         "import sys, mlplatform; assert mlplatform.__version__ == '0.1.0';"

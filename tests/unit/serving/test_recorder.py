@@ -148,24 +148,16 @@ def test_dropped_columns_never_reach_the_disk(tmp_path: Path, recorder: Recorder
     assert np.array([123456789.0]).tobytes() not in path.read_bytes()
 
 
-def test_models_that_answer_much_are_kept_whole_and_tensors_among_the_features_are_not(
+def test_a_model_that_answers_much_is_kept_whole(
     tmp_path: Path, recorder: Recorder, metrics: Metrics
 ) -> None:
-    inputs = (Column("age", "long"), Column("image", "uint8", shape=(2, 2)), Column("raw", "binary"))
-    live = arm(inputs, metrics)
+    live = arm(numbers("a"), metrics)
     for i in range(2):
-        arrays = {
-            "age": np.array([i]),
-            "image": np.zeros((1, 2, 2), "uint8"),
-            "raw": np.array([b"bytes"], object),
-        }
-        answers = Outputs(
-            np.full((1, 2, 2), i, "float32"), others={"kind": np.array([f"k{i}"], object), "n": np.array([i])}
-        )
-        recorder.record(live, ID, Rows(Batch(tuple(arrays), arrays=arrays)), answers, 1)
+        others = {"kind": np.array([f"k{i}"], object), "n": np.array([i])}
+        answers = Outputs(np.full((1, 2, 2), i, "float32"), others=others)
+        recorder.record(live, ID, Rows(Batch(("a",), np.zeros((1, 1)))), answers, 1)
     recorder.close()
     (block,) = read(tmp_path / "capture")
-    assert [name for name in block if name.startswith("in:")] == ["in:age"]
     assert block["prediction"].tolist() == [[0.0] * 4, [1.0] * 4]
     assert (block["out:kind"].tolist(), block["out:n"].tolist()) == (["k0", "k1"], [0, 1])
 

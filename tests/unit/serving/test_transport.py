@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.limits import BODIES, RequestLimits
 from mlplatform.serving.calls import Eventually, Request, Response
 from mlplatform.serving.problems import Problem
 from mlplatform.serving.transport import connection, reader, server
@@ -376,7 +376,7 @@ def test_many_bodies_that_do_not_end_are_refused_at_a_bound() -> None:
         async with asyncio.timeout(SECONDS):
             firsts = [asyncio.ensure_future(client.reader.read(13)) for client in clients]
             await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
-            while len(done := [f for f in firsts if f.done()]) < 30 - reader.BUFFERED_BODIES - 1:
+            while len(done := [f for f in firsts if f.done()]) < 30 - BODIES - 1:
                 await asyncio.sleep(0.01)
         assert {first.result() for first in done} == {b"HTTP/1.1 429 "}
         assert running.budget.used_bytes <= running.budget.limit_bytes

@@ -62,3 +62,9 @@ def test_too_many_values_are_refused_with_a_way_out() -> None:
         slices_of("age", numbers)
     with pytest.raises(ValueError, match="id has 51 values, more than 50: group them"):
         slices_of("id", numbers.astype(str).astype(object))
+
+
+def test_tensors_and_bytes_make_no_groups() -> None:
+    for values in (np.zeros((3, 2, 2)), np.array([b"a", b"b"], object)):
+        with pytest.raises(ValueError, match="image holds tensors or bytes"):
+            slices_of("image", values)
