@@ -74,6 +74,7 @@ def test_dry_runs_speak_json_too(place: Place) -> None:
         "endpoint": MODEL,
         "version": "churn@2",
         "running": False,
+        "changes": [],
     }
     planned = place.told("compress", f"{MODEL}@4", "--steps", "onnx", "--dry-run")
     assert (planned["runtime"], planned["exists_as"]) == ("onnx", None)
