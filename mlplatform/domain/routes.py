@@ -8,7 +8,8 @@ The folder of one endpoint, all that both planes share::
     <endpoint>/workers/*.metrics    what it has counted; see `mlplatform.domain.counts`
     <endpoint>/capture/*.npz        blocks of captured requests, created by workers, ingested and deleted by control
     <endpoint>/inbox/*.json         labels that came by `POST /labels`, likewise
-    <endpoint>/server.json          written by the target: pid, host, port
+    <endpoint>/server.json          written by the server: pid, host, port, its settings
+    <endpoint>/settings.json        other settings that a running one is told; gone once they are in effect
     <endpoint>/server.log
 """
 

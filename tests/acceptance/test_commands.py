@@ -76,6 +76,7 @@ def test_dry_runs_speak_json_too(place: Place) -> None:
         "running": False,
         "target": "local",
         "moves_from": "",
+        "changes": [],
     }
     planned = place.told("compress", f"{MODEL}@4", "--steps", "onnx", "--dry-run")
     assert (planned["runtime"], planned["exists_as"]) == ("onnx", None)
