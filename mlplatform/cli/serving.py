@@ -157,7 +157,7 @@ def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
     mlplatform serve churn@7 --port 5001
     mlplatform serve churn@7 --deadline-ms 2000 --max-waiting 64
     """
-    from mlplatform.serving.listening import listen
+    from mlplatform.serving.parent.listening import listen
 
     p = platform()
     p.version(ref)

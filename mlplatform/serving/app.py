@@ -15,16 +15,16 @@ from mlplatform.serving import logs, scrape
 from mlplatform.serving.access import DETAILED, Access
 from mlplatform.serving.bodies import essence_of
 from mlplatform.serving.calls import Call, Eventually, Header, Request, Response
+from mlplatform.serving.capture.recorder import FLUSH_SECONDS
 from mlplatform.serving.dataplane import Answer, DataPlane, Later, as_problem
 from mlplatform.serving.exposition import OPENMETRICS, TEXT, wants_openmetrics
 from mlplatform.serving.inflight import InFlight
+from mlplatform.serving.models.routes import StatusFile
 from mlplatform.serving.pages import JSON, Page, Pages
 from mlplatform.serving.paths import Place, find, protocol_of
 from mlplatform.serving.problems import NotLoaded, Problem, UnsupportedMediaType
 from mlplatform.serving.protocols.table import PROTOCOLS
-from mlplatform.serving.recorder import FLUSH_SECONDS
 from mlplatform.serving.requests import header
-from mlplatform.serving.routes import StatusFile
 from mlplatform.serving.seen import SLOW_US, Seen
 
 _JSON_TYPE: Header = (b"content-type", JSON)

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.serving import logs
-from mlplatform.serving.batching import Result
 from mlplatform.serving.calls import Call
+from mlplatform.serving.capture.labels import Inbox
+from mlplatform.serving.capture.recorder import Recorder
+from mlplatform.serving.capture.shadow import Mirrored, Shadow
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
-from mlplatform.serving.labels import Inbox
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, Table
+from mlplatform.serving.models.batching import Result
+from mlplatform.serving.models.predictor import Arm, Table
+from mlplatform.serving.models.routes import Router
+from mlplatform.serving.models.sticky import key_of
 from mlplatform.serving.problems import ModelFailed, NotLoaded, Problem, Unavailable
 from mlplatform.serving.protocols.table import PROTOCOLS
-from mlplatform.serving.recorder import Recorder
-from mlplatform.serving.routes import Router
-from mlplatform.serving.shadow import Mirrored, Shadow
-from mlplatform.serving.sticky import key_of
 from mlplatform.stats.batch import Outputs
 
 LARGE_BODY_BYTES = 256_000

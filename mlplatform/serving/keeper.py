@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
-from mlplatform.serving.handover import hand, opened, question, taken_over
-from mlplatform.serving.joining import SOCKET
-from mlplatform.serving.listening import listen, listen_beside, steer
+from mlplatform.serving.parent.handover import hand, opened, question, taken_over
+from mlplatform.serving.parent.joining import SOCKET
+from mlplatform.serving.parent.listening import listen, listen_beside, steer
 
 
 @dataclass

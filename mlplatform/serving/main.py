@@ -17,11 +17,11 @@ from typing import IO
 
 from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
 from mlplatform.serving import logs
-from mlplatform.serving.handover import adopted
-from mlplatform.serving.listening import listen
-from mlplatform.serving.pump import pumped
-from mlplatform.serving.settings import FILE, Settings, parser
-from mlplatform.serving.supervisor import Supervisor
+from mlplatform.serving.parent.handover import adopted
+from mlplatform.serving.parent.listening import listen
+from mlplatform.serving.parent.pump import pumped
+from mlplatform.serving.parent.settings import FILE, Settings, parser
+from mlplatform.serving.parent.supervisor import Supervisor
 from mlplatform.serving.telling import Telling
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlplatform.domain.bundle import Column
 from mlplatform.serving.access import DETAILED, OPEN
-from mlplatform.serving.predictor import Arm, Table
+from mlplatform.serving.models.predictor import Arm, Table
 from mlplatform.serving.protocols import tensors
 from mlplatform.serving.protocols.v2 import datatypes
 from mlplatform.serving.values import BOUNDS, FLOAT64_MAX, FLOATS, limit_of

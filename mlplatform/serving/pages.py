@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from mlplatform.serving.dataplane import DataPlane
+from mlplatform.serving.models.predictor import Arm, Table
 from mlplatform.serving.openapi import document, guarded
 from mlplatform.serving.paths import Place
-from mlplatform.serving.predictor import Arm, Table
 from mlplatform.serving.problems import Unavailable
 from mlplatform.serving.protocols.tensors import COLUMN_DATATYPES
 from mlplatform.serving.scrape import installed_version

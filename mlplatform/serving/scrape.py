@@ -12,8 +12,8 @@ from typing import Any
 from mlplatform.serving.exposition import Host, exposition
 from mlplatform.serving.inflight import InFlight
 from mlplatform.serving.metrics import total
+from mlplatform.serving.models.routes import Router
 from mlplatform.serving.processes import Process, process, resident_bytes
-from mlplatform.serving.routes import Router
 
 PARENT = "parent"
 

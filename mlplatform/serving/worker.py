@@ -23,9 +23,9 @@ from mlplatform.serving import logs
 from mlplatform.serving.access import Access
 from mlplatform.serving.app import App
 from mlplatform.serving.guards import Guards, add_guards
-from mlplatform.serving.joining import Port, add_port, join
 from mlplatform.serving.limits import add_limits, limits_of
-from mlplatform.serving.memory import steady_heap
+from mlplatform.serving.models.memory import steady_heap
+from mlplatform.serving.parent.joining import Port, add_port, join
 from mlplatform.serving.scrape import installed_version
 from mlplatform.serving.seen import Seen, tracer
 from mlplatform.serving.telling import Telling, add_telling

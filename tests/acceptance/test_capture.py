@@ -25,13 +25,13 @@ from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec
-from mlplatform.serving import recorder as recording
-from mlplatform.serving.blocks import Block
+from mlplatform.serving.capture import recorder as recording
+from mlplatform.serving.capture.blocks import Block
+from mlplatform.serving.capture.recorder import Recorder
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, LoadedBundle
-from mlplatform.serving.recorder import Recorder
+from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Array, Batch, Outputs
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_onnx_bundle

@@ -27,7 +27,7 @@ import requests
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.serving.app import App
-from mlplatform.serving.predictor import Arm, LoadedBundle, Table
+from mlplatform.serving.models.predictor import Arm, LoadedBundle, Table
 from mlplatform.stats.batch import Batch, Outputs
 from tests.unit.serving.over_http import in_thread
 

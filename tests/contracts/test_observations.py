@@ -15,8 +15,8 @@ import pytest
 from mlplatform.data.observations import FolderObservations
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.ports.data import Ingested, Labelled, Observations, Retention
+from mlplatform.serving.capture.recorder import write_block
 from mlplatform.serving.ids import uuid7
-from mlplatform.serving.recorder import write_block
 from mlplatform.stats.uneven import Uneven
 from mlplatform.testing.fakes.data import FakeObservations
 

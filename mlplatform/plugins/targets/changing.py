@@ -1,4 +1,4 @@
-"""Tells a running server on this machine other settings, and waits until they are in effect: see `serving.settings`."""
+"""Tells a running server on this machine other settings (`serving.parent.settings`), and waits for their effect."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from mlplatform.ports.extensions import ServerSpec
 PATIENCE_SECONDS = 10.0
 POLL_SECONDS = 0.02
 HANDOVER = "handover.sock"
-"""Of `mlplatform.serving.handover`."""
+"""Of `mlplatform.serving.parent.handover`."""
 IMAGE_USER = 10001
 """Of docker/server.Dockerfile."""
 _children: dict[int, subprocess.Popen[bytes]] = {}

@@ -74,7 +74,7 @@ class FakeObservations:
     endpoints: dict[str, _Endpoint] = field(default_factory=dict)
 
     def capture(self, endpoint: str, block: Mapping[str, Array]) -> None:
-        """A block in the form that servers write (`mlplatform.serving.recorder`)."""
+        """A block in the form that servers write (`mlplatform.serving.capture.recorder`)."""
         self._at(endpoint).blocks.append(block)
 
     def post(self, endpoint: str, ids: Sequence[str], truth: Sequence[Any]) -> None:

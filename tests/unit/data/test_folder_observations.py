@@ -26,12 +26,12 @@ from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import HistoryUnusable, UsageError
 from mlplatform.ports.data import Ingested, Retention
+from mlplatform.serving.capture.labels import Inbox
+from mlplatform.serving.capture.recorder import Recorder, write_block
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
-from mlplatform.serving.labels import Inbox
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, LoadedBundle
-from mlplatform.serving.recorder import Recorder, write_block
+from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Batch, Outputs
 
 START_US = 1_772_352_000_000_000

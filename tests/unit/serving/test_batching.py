@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from mlplatform.domain.bundle import Manifest
-from mlplatform.serving import batching
-from mlplatform.serving.batching import Queue, Turn, answer_all, answers_alike, pays_from
 from mlplatform.serving.calls import Call
 from mlplatform.serving.dataplane import Answer, DataPlane, Later
 from mlplatform.serving.decode import Rows
+from mlplatform.serving.models import batching
+from mlplatform.serving.models.batching import Queue, Turn, answer_all, answers_alike, pays_from
 from mlplatform.serving.problems import TooBusy
 from mlplatform.stats.batch import Batch, Outputs
 

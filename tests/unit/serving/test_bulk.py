@@ -14,12 +14,13 @@ from mlplatform.data.capture import read_block
 from mlplatform.data.observations import FolderObservations
 from mlplatform.domain.bundle import Column, Dtype, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
-from mlplatform.serving import blocks, bulk
+from mlplatform.serving import bulk
+from mlplatform.serving.capture import blocks
+from mlplatform.serving.capture.recorder import Recorder
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, LoadedBundle
-from mlplatform.serving.recorder import Recorder
+from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Array, Batch, Columns, Outputs
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -14,8 +14,8 @@ from mlplatform.errors import ServerDidNotStart
 from mlplatform.plugins.targets import keeping
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec
-from mlplatform.serving.handover import HANDOVER
-from mlplatform.serving.joining import Port
+from mlplatform.serving.parent.handover import HANDOVER
+from mlplatform.serving.parent.joining import Port
 
 pytestmark = pytest.mark.xdist_group("processes")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlplatform.errors import AlreadyRunning, PortInUse
-from mlplatform.serving.listening import listen
 from mlplatform.serving.main import main, take_lock
+from mlplatform.serving.parent.listening import listen
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "not-an-address"])

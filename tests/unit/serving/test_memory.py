@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.serving.memory import ARENAS
+from mlplatform.serving.models.memory import ARENAS
 
 COUNT_HEAPS = """
 import ctypes, sys, threading, xml.etree.ElementTree as tree
 from pathlib import Path
-from mlplatform.serving.memory import steady_heap
+from mlplatform.serving.models.memory import steady_heap
 
 if sys.argv[1] == "steady":
     steady_heap()

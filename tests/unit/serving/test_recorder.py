@@ -13,12 +13,12 @@ import pytest
 from mlplatform.data.capture import read_block
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
-from mlplatform.serving import blocks
+from mlplatform.serving.capture import blocks
+from mlplatform.serving.capture.recorder import FolderBudget, Recorder
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import fraction, uuid7
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, LoadedBundle
-from mlplatform.serving.recorder import FolderBudget, Recorder
+from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Batch, Outputs
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"

@@ -15,9 +15,9 @@ from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Table, answer
+from mlplatform.serving.models.predictor import Table, answer
+from mlplatform.serving.models.routes import Router
 from mlplatform.serving.problems import ModelFailed, Problem
-from mlplatform.serving.routes import Router
 from mlplatform.stats.batch import Batch, Outputs
 
 Bundle = tuple[Path, Manifest]

@@ -15,10 +15,10 @@ import pytest
 from mlplatform.data.capture import read_block
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route, Routes
-from mlplatform.serving import shadow
 from mlplatform.serving.calls import Call
+from mlplatform.serving.capture import shadow
+from mlplatform.serving.capture.shadow import Mirrored
 from mlplatform.serving.dataplane import Answer, DataPlane
-from mlplatform.serving.shadow import Mirrored
 from mlplatform.testing.bundles import make_log_bundle, make_onnx_bundle
 
 Bundle = tuple[Path, Manifest]

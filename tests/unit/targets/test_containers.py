@@ -26,7 +26,7 @@ from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.plugins.targets.slots import Slots
 from mlplatform.ports.extensions import ServerSpec, TlsFiles
 from mlplatform.serving import alive
-from mlplatform.serving.joining import Port
+from mlplatform.serving.parent.joining import Port
 from tests.certificates import Authority
 
 ROOT = Path(__file__).parents[3]

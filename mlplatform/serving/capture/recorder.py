@@ -47,13 +47,13 @@ from queue import SimpleQueue
 import numpy as np
 
 from mlplatform.serving import logs
-from mlplatform.serving.batching import joined, layout
-from mlplatform.serving.blocks import Block, Stamps, answer_bytes, output_columns, widest_text
 from mlplatform.serving.bulk import bytes_of, weigh
+from mlplatform.serving.capture.blocks import Block, Stamps, answer_bytes, output_columns, widest_text
 from mlplatform.serving.decode import Rows
 from mlplatform.serving.ids import fraction, uuid7
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm
+from mlplatform.serving.models.batching import joined, layout
+from mlplatform.serving.models.predictor import Arm
 from mlplatform.stats.batch import Array, Outputs
 
 FLUSH_SECONDS = 1.0

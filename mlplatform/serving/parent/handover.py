@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlplatform.errors import WorldError
-from mlplatform.serving.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, Port, short_path
+from mlplatform.serving.parent.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, Port, short_path
 
 HANDOVER = "handover.sock"
 LONGEST_QUESTION_BYTES = 200

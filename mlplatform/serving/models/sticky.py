@@ -10,7 +10,7 @@ from mlplatform.serving.decode import Rows
 from mlplatform.serving.problems import Problem
 
 if TYPE_CHECKING:
-    from mlplatform.serving.predictor import Arm
+    from mlplatform.serving.models.predictor import Arm
 
 HEADER = "header:"
 

@@ -21,10 +21,10 @@ from mlplatform.domain.routes import Part, Route, Routes, WorkerStatus
 from mlplatform.errors import SHOWN_NAMES
 from mlplatform.serving import logs
 from mlplatform.serving.files import Stat, stat_of, write_atomically
-from mlplatform.serving.loading import told
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Table
-from mlplatform.serving.shelf import Shelf, loaded_bundles
+from mlplatform.serving.models.loading import told
+from mlplatform.serving.models.predictor import Table
+from mlplatform.serving.models.shelf import Shelf, loaded_bundles
 
 LOOK_SECONDS = 0.05
 

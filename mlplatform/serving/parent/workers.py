@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.domain.routes import WorkerStatus
-from mlplatform.serving.settings import Settings
+from mlplatform.serving.parent.settings import Settings
 
 STOP_SECONDS = 20.0
 """A worker that has not ended by then is killed; it needs half of it for its requests."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.serving.bodies import parse
+from mlplatform.serving.capture.recorder import FolderBudget
 from mlplatform.serving.files import write_atomically
 from mlplatform.serving.ids import uuid7
 from mlplatform.serving.problems import Problem, Unavailable
-from mlplatform.serving.recorder import FolderBudget
 from mlplatform.serving.values import kind_of
 
 INBOX_BYTES = 500_000_000

@@ -15,9 +15,9 @@ from mlplatform import catalog
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import Route
 from mlplatform.errors import ChangedBytes, CodeNotAllowed
-from mlplatform.serving.batching import answers_alike, part
 from mlplatform.serving.decode import RowDecoder, Rows
-from mlplatform.serving.predictor import LoadedBundle, answer
+from mlplatform.serving.models.batching import answers_alike, part
+from mlplatform.serving.models.predictor import LoadedBundle, answer
 from mlplatform.serving.problems import Problem
 from mlplatform.serving.protocols.tensors import Described, datatype_of
 from mlplatform.stats.batch import Batch, Outputs

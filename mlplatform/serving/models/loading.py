@@ -14,9 +14,9 @@ from pathlib import Path
 from mlplatform.domain.routes import LIVE, Part, Route
 from mlplatform.errors import WorldError
 from mlplatform.serving import logs
-from mlplatform.serving.bundles import load_bundle
-from mlplatform.serving.memory import BESIDE_BYTES, expected_bytes, resident_bytes
-from mlplatform.serving.predictor import LoadedBundle
+from mlplatform.serving.models.bundles import load_bundle
+from mlplatform.serving.models.memory import BESIDE_BYTES, expected_bytes, resident_bytes
+from mlplatform.serving.models.predictor import LoadedBundle
 
 THREADS = 8
 """Bundles that load at a time: one that takes long, or for ever, keeps no other waiting."""

@@ -21,7 +21,7 @@ from mlplatform.domain.bundle import Task
 from mlplatform.serving.bulk import bytes_of
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm
+from mlplatform.serving.models.predictor import Arm
 from mlplatform.serving.problems import ModelFailed, Problem
 from mlplatform.stats.batch import Array, Outputs
 from mlplatform.stats.labels import to_labels

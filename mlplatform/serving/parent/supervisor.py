@@ -19,11 +19,11 @@ from pathlib import Path
 from mlplatform.errors import MlplatformError, WorldError
 from mlplatform.serving import logs
 from mlplatform.serving.files import write_atomically
-from mlplatform.serving.handover import Door
-from mlplatform.serving.listening import listen, listen_beside, steer
 from mlplatform.serving.metrics import Ended
-from mlplatform.serving.settings import Settings, Wish
-from mlplatform.serving.workers import Child, Place, spawn
+from mlplatform.serving.parent.handover import Door
+from mlplatform.serving.parent.listening import listen, listen_beside, steer
+from mlplatform.serving.parent.settings import Settings, Wish
+from mlplatform.serving.parent.workers import Child, Place, spawn
 
 LONGEST_PAUSE_SECONDS = 5.0
 TRIAL_SECONDS = 30.0

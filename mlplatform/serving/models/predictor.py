@@ -14,11 +14,11 @@ import numpy as np
 from mlplatform.domain.bundle import Manifest
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import SHOWN_NAMES, nearest
-from mlplatform.serving.batching import Queue, Threads, Turn, pays_from
 from mlplatform.serving.bulk import bulk_columns
 from mlplatform.serving.decode import RowDecoder, Rows
 from mlplatform.serving.ids import fraction
 from mlplatform.serving.metrics import Metrics
+from mlplatform.serving.models.batching import Queue, Threads, Turn, pays_from
 from mlplatform.serving.problems import ModelFailed, NotLoaded, NotThere, Problem
 from mlplatform.serving.protocols.table import PROTOCOLS
 from mlplatform.serving.protocols.tensors import Described

@@ -15,10 +15,10 @@ from pathlib import Path
 from mlplatform.domain.counts import SHADOW
 from mlplatform.domain.routes import Part
 from mlplatform.serving import logs
-from mlplatform.serving.loading import Bundles, Loader, told
-from mlplatform.serving.memory import give_back, own_blocks
 from mlplatform.serving.metrics import Metrics
-from mlplatform.serving.predictor import Arm, LoadedBundle
+from mlplatform.serving.models.loading import Bundles, Loader, told
+from mlplatform.serving.models.memory import give_back, own_blocks
+from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.serving.problems import Unavailable
 
 WAIT_SECONDS = 10.0

@@ -18,8 +18,8 @@ from mlplatform.domain.limits import RequestLimits
 from mlplatform.domain.server_settings import TRACES, ServerSettings, digests
 from mlplatform.errors import UsageError
 from mlplatform.serving.guards import Guards, add_guards
-from mlplatform.serving.joining import add_port
 from mlplatform.serving.limits import add_limits, limits_of
+from mlplatform.serving.parent.joining import add_port
 from mlplatform.serving.telling import Telling, add_telling
 
 FILE = "settings.json"
