@@ -145,19 +145,6 @@ def test_tensors_that_do_not_fit_are_refused_by_name(pixels: ServerState) -> Non
             client.infer("m", [tensor("image", np.full((1, 2, 3, 3), 300, np.int32), "INT32"), factor])
 
 
-def test_what_is_too_large_to_be_captured_is_left_out_and_the_rest_is_captured(
-    pixels: ServerState, root: Path
-) -> None:
-    from mlplatform.data.capture import read_block, to_table
-
-    assert post(pixels, {"inputs": {"image": IMAGES.tolist(), "factor": [1.0, 2.0]}}).status_code == 200
-    (block, *_) = until(lambda: sorted((root / "pixels-server").rglob("capture/*.npz")))
-    kept = read_block(block)
-    assert "in:factor" in kept and "in:image" not in kept
-    assert to_table(kept).num_rows == len(kept["request"])
-    assert "Traceback" not in next((root / "pixels-server").rglob("server.log")).read_text()
-
-
 # --- PyTorch, scikit-learn ------------------------------------------------------------------------------------------
 
 
