@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mlplatform.domain.placement import left_behind
 from mlplatform.domain.policy import Policy, Use
 from mlplatform.domain.routes import Routes
 from mlplatform.flows.difference import Difference, bound
@@ -69,7 +70,7 @@ def end_if_empty(world: World, policies: Mapping[str, Policy], endpoint: str) ->
     named = any(endpoint in _endpoints(policy) for policy in policies.values())
     if named or routes is None or routes.models:
         return False
-    for target in _targets(world):
+    for target in _targets(world, endpoint):
         target.stop(world.documents.folder(endpoint))
     return True
 
@@ -99,12 +100,14 @@ def _has(world: World, endpoint: str, model: str) -> bool:
 def _answers(world: World, endpoint: str) -> bool:
     """Whether a server runs for an endpoint that no policy names, but for one that `mlplatform serve` started."""
     folder = world.documents.folder(endpoint)
-    return not endpoint.startswith(BY_HAND) and any(t.status(folder).running for t in _targets(world))
+    return not endpoint.startswith(BY_HAND) and any(t.status(folder).running for t in _targets(world, endpoint))
 
 
-def _targets(world: World) -> list[Target]:
-    """Of a server whose policy is gone: it is one of these, with any options."""
-    return [world.build("target", Use(name)) for name in ("local", "docker")]
+def _targets(world: World, endpoint: str) -> list[Target]:
+    """Where the server of an endpoint runs whose policy is gone."""
+    known = world.placements.placement(endpoint)
+    uses = [known.target, *left_behind(known, known.target)] if known else [Use("local")]
+    return [world.build("target", use) for use in uses]
 
 
 def _routes(world: World, endpoint: str) -> Routes | None:

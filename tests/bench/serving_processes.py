@@ -46,7 +46,8 @@ class Server:
         """Proportional memory of one of the processes that answer."""
         tree = self._tree()
         leaves = [pid for pid in tree if not _children(pid) and "resource_tracker" not in _command(pid)]
-        return sum(map(_pss_mb, leaves)) / max(1, len(leaves))
+        sizes = [size for size in map(_pss_mb, leaves) if size]  # those that have just ended have none
+        return sum(sizes) / max(1, len(sizes))
 
     def all_mb(self) -> float:
         return sum(map(_pss_mb, self._tree()))
