@@ -100,7 +100,9 @@ def _has(world: World, endpoint: str, model: str) -> bool:
 def _answers(world: World, endpoint: str) -> bool:
     """Whether a server runs for an endpoint that no policy names, but for one that `mlplatform serve` started."""
     folder = world.documents.folder(endpoint)
-    return not endpoint.startswith(BY_HAND) and any(t.status(folder).running for t in _targets(world, endpoint))
+    return not endpoint.startswith(BY_HAND) and any(
+        t.status(folder).running for t in _targets(world, endpoint)
+    )
 
 
 def _targets(world: World, endpoint: str) -> list[Target]:

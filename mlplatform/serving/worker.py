@@ -24,7 +24,7 @@ from mlplatform.serving.access import Access
 from mlplatform.serving.app import App
 from mlplatform.serving.guards import Guards, add_guards
 from mlplatform.serving.limits import add_limits, limits_of
-from mlplatform.serving.models.memory import steady_heap
+from mlplatform.serving.models.memory import keep_trimmed, steady_heap
 from mlplatform.serving.parent.joining import Port, add_port, join
 from mlplatform.serving.scrape import installed_version
 from mlplatform.serving.seen import Seen, tracer
@@ -64,7 +64,7 @@ async def serve(
     loop.add_signal_handler(signal.SIGTERM, told.set)
     loop.add_reader(lifeline, hear)
     certificate = guards.load_certificate()
-    beside: list[asyncio.Task[None]] = []
+    beside: list[asyncio.Task[None]] = [asyncio.create_task(keep_trimmed())]
     if certificate is not None:
         app.pages.health.append(certificate.health)
         beside.append(asyncio.create_task(certificate.follow()))
