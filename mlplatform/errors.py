@@ -281,6 +281,12 @@ class SettingsRefused(WorldError):
     hint = "Correct the endpoint in its policy, or free what it needs; then `mlplatform deploy` again. Look at {log}."
 
 
+class SettingsHalfway(WorldError):
+    """After {seconds:.0f} s some workers of the server of {endpoint} still have the settings before"""
+
+    hint = "It goes on trying. Look at {log}, then `mlplatform deploy` again."
+
+
 class ChildFailed(WorldError):
     """The sandboxed child that {doing} ended with {ending}: {cause}"""
 

@@ -55,7 +55,7 @@ def weigh(columns: Sequence[Column], arrays: Columns, rows: int) -> Bulk:
             left_out += rows
         else:
             values[column.name] = given
-            row_bytes += given.nbytes // rows
+            row_bytes += given.nbytes // max(1, rows)
     return Bulk(values, row_bytes, left_out)
 
 

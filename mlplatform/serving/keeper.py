@@ -13,14 +13,17 @@ import json
 import os
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.errors import AlreadyRunning, MlplatformError, WorldError
-from mlplatform.serving.parent.handover import hand, opened, question, taken_over
+from mlplatform.serving.parent.handover import Only, hand, opened, question, taken_over
 from mlplatform.serving.parent.joining import SOCKET
 from mlplatform.serving.parent.listening import listen, listen_beside, steer
+
+AGAIN_SECONDS = 0.1
 
 
 @dataclass
@@ -58,10 +61,22 @@ class Keeper:
             )  # a server that had fewer may have kept connections from others
         return self.sockets[place::of]
 
+    def keep_only(self, count: int) -> None:
+        """The others had a server that is gone: without a worker their connections would wait for ever."""
+        kept, surplus = self.sockets[:count], self.sockets[count:]
+        if kept and surplus:
+            steer(kept, len(kept))
+            self.sockets = kept
+            for each in surplus:
+                each.close()
+
     def answer(self, asked: socket.socket) -> None:
-        """Hand sockets to a worker."""
-        place, of = question(asked)
-        hand(asked, self.handed(place, of))
+        """Hand sockets to a worker, or do without those that a server brought along."""
+        said = question(asked)
+        if isinstance(said, Only):
+            self.keep_only(said.sockets)
+        else:
+            hand(asked, self.handed(said.place, said.of))
 
 
 def keep(folder: Path, host: str, port: int, owner: int, take_over: bool = False) -> None:
@@ -76,14 +91,20 @@ def keep(folder: Path, host: str, port: int, owner: int, take_over: bool = False
         os.chown(folder / SOCKET, owner, -1)
         _announce(folder, keeper)
         while True:
-            asked, _ = door.accept()
+            try:
+                asked, _ = door.accept()
+            except OSError:  # no descriptor is left, for now
+                time.sleep(AGAIN_SECONDS)
+                continue
             with asked, suppress(OSError, ValueError, KeyError, TypeError):
                 keeper.answer(asked)
+                _announce(folder, keeper)
 
 
 def _announce(folder: Path, keeper: Keeper) -> None:
+    document = {"pid": os.getpid(), "host": keeper.host, "port": keeper.port, "sockets": len(keeper.sockets)}
     temporary = folder / ".keeper.json.tmp"
-    temporary.write_text(json.dumps({"pid": os.getpid(), "host": keeper.host, "port": keeper.port}))
+    temporary.write_text(json.dumps(document))
     temporary.rename(folder / "keeper.json")
 
 

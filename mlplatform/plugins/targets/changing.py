@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from mlplatform.errors import SettingsRefused
+from mlplatform.errors import SettingsHalfway, SettingsRefused
 from mlplatform.plugins.targets.folder import announced, last_line, lock_held, send
 
 POLL_SECONDS = 0.02
@@ -34,24 +34,36 @@ def tell(
     in_effect: Callable[[], bool],
     patience_seconds: float,
 ) -> None:
-    """Returns once no worker of the settings before is left. Raises SettingsRefused with the server's reason; what it
-    is doing when we give up it goes on doing."""
+    """Returns once no worker of the settings before is left. Raises SettingsRefused with the server's reason;
+    SettingsHalfway where it takes too long: what it is doing then it goes on doing."""
     wish, pid = uuid4().hex, int(announced(folder)["pid"])
     _write(folder, {"id": wish, "words": list(words), "environment": dict(traces) or None})
     send(pid, signal.SIGUSR1)
+    wait(folder, in_effect, patience_seconds, wish)
+
+
+def wait(folder: Path, in_effect: Callable[[], bool], patience_seconds: float, wish: str = "") -> None:
+    """Returns once a change is through, that of the wish or one that another command began. Raises as `tell`."""
     deadline = time.monotonic() + patience_seconds
     while True:
-        found, refused = announced(folder), announced(folder).get("refused") or {}
-        if refused.get("id") == wish:
+        found = announced(folder)
+        refused = found.get("refused") or {}
+        if wish and refused.get("id") == wish:
             raise _refused(folder, str(refused.get("why")))
-        if found.get("settled") and in_effect():
-            break
         if not lock_held(folder):
             raise _refused(folder, f"it ended: {last_line(folder)}")
+        if found.get("settled") and in_effect():
+            return
         if time.monotonic() > deadline:
-            raise _refused(folder, f"the others are not in effect after {patience_seconds:.0f} s")
+            log = folder / "server.log"
+            raise SettingsHalfway(endpoint=folder.name, seconds=patience_seconds, log=log)
         time.sleep(POLL_SECONDS)
-    (folder / FILE).unlink(missing_ok=True)
+
+
+def forget(folder: Path) -> None:
+    """What nobody read."""
+    for name in (FILE, f".{FILE}.tmp"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write(folder: Path, document: Mapping[str, object]) -> None:
@@ -65,5 +77,5 @@ def _write(folder: Path, document: Mapping[str, object]) -> None:
 
 
 def _refused(folder: Path, cause: str) -> SettingsRefused:
-    (folder / FILE).unlink(missing_ok=True)
+    forget(folder)
     return SettingsRefused(endpoint=folder.name, cause=cause, log=folder / "server.log")

@@ -109,14 +109,14 @@ class DockerTarget:
         owner = keeping.user()
         port = keeping.ensure(desired, owner)
         name = self._name(desired.folder, colour)
-        self._remove(name)
+        self._remove_with_sockets(name, desired.folder, slots)
         place = slots.prepare(colour, owner if os.getuid() == 0 else None)
         try:
             engine.docker(*self._run_words(desired, name, image, place, owner))
             self._wait(desired, slots, name, place)
         except MlplatformError as error:
             self._save_log(name, desired.folder)
-            self._remove(name)
+            self._remove_with_sockets(name, desired.folder, slots)
             if local:
                 keeping.end(desired.folder)  # the port is its own again
             self._last_good(slots)
@@ -134,6 +134,7 @@ class DockerTarget:
         }
         record |= {"auth": desired.auth, "tls": desired.tls is not None, "options.memory_mb": self.memory_mb}
         record["settings"] = replace(desired.settings, port=port).to_dict()
+        record["sockets"] = keeping.sockets(desired.folder)
         (place / "container.json").write_text(json.dumps(record))
         if local:
             self._end_local(desired.folder)
@@ -168,6 +169,12 @@ class DockerTarget:
                 desired, f"it is not ready after {self.start_seconds:.0f} s: {why.text}"
             )
         time.sleep(POLL_SECONDS)
+
+    def _remove_with_sockets(self, name: str, folder: Path, slots: Slots) -> None:
+        """A container that did not come to replace the one before, and what it had added to the port."""
+        self._remove(name)
+        if sockets := int(_record(slots).get("sockets", 0)):
+            keeping.keep_only(folder, sockets)
 
     def _last_good(self, slots: Slots) -> None:
         """Start the container before again where it had been killed: the engine does nothing when it runs."""

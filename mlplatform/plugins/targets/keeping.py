@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,24 @@ def ensure(desired: ServerSpec, owner: int) -> int:
                 raise ServerDidNotStart(endpoint=desired.endpoint, cause=last_line(folder), log=log)
             time.sleep(POLL_SECONDS)
     return int(_announced(folder)["port"])
+
+
+def sockets(folder: Path) -> int:
+    """On how many the port is listened, all of them with workers once a container has joined."""
+    return int(_announced(folder).get("sockets", 0))
+
+
+def keep_only(folder: Path, sockets: int) -> None:
+    """Do without those above so many: a container had them that is gone. Nothing happens when no port is kept."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            asked.settimeout(PATIENCE_SECONDS)
+            asked.connect(f"/proc/self/fd/{handle}/keeper.sock")  # a path of a socket may have 107 bytes
+        finally:
+            os.close(handle)
+        asked.sendall(json.dumps({"only": sockets}).encode())
+        asked.recv(1)  # it hangs up when that is done
 
 
 def end(folder: Path) -> None:

@@ -18,7 +18,7 @@ from mlplatform.domain.server_settings import ServerSettings, SettingChange, dig
 from mlplatform.errors import ServerDidNotStart, WorldError
 from mlplatform.plugins.targets import changing, keeping
 from mlplatform.plugins.targets.folder import announced, last_line, lock_held, lock_pid, send
-from mlplatform.plugins.targets.processes import environment, port_before
+from mlplatform.plugins.targets.processes import environment, port_before, wait_until_free
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 from mlplatform.ports.tls import server_context
 
@@ -52,10 +52,9 @@ class LocalTarget:
         folder = desired.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if self.changes(desired):
-                if desired.tls:
-                    server_context(desired.tls.cert, desired.tls.key)
-                self._change(desired)
+            if self.changes(desired) and desired.tls:
+                server_context(desired.tls.cert, desired.tls.key)
+            self._change(desired)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:
             raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
@@ -73,6 +72,9 @@ class LocalTarget:
             time.sleep(POLL_SECONDS)
         (folder / "port").write_text(str(state.port))
         keeping.end(folder)
+        if self.changes(desired):  # another command's server is the one that runs
+            self._change(desired)
+            state = self.status(folder)
         return state
 
     def status(self, folder: Path) -> ServerState:
@@ -92,13 +94,22 @@ class LocalTarget:
         return running.changes(wanted) if running else ()
 
     def _change(self, desired: ServerSpec) -> None:
-        with changing.alone(desired.folder):
-            running = self.status(desired.folder).settings
-            if not self.changes(desired):
-                return  # another one did
+        """Bring other settings into effect in a server that runs, or wait until a change that began is through."""
+        folder = desired.folder
+        with changing.alone(folder):
+            running = self.status(folder)
+            if not running.running or not (self.changes(desired) or announced(folder).get("changing")):
+                return
             patience_seconds = self.start_seconds * (desired.workers + 1) + self.stop_seconds
-            wanted, traces = words(desired.settled(running)), traces_of(os.environ)
-            changing.tell(desired.folder, wanted, traces, lambda: not self.changes(desired), patience_seconds)
+
+            def in_effect() -> bool:
+                return self.status(folder).running and not self.changes(desired)
+
+            if self.changes(desired):
+                wanted, traces = words(desired.settled(running.settings)), traces_of(os.environ)
+                changing.tell(folder, wanted, traces, in_effect, patience_seconds)
+            else:
+                changing.wait(folder, in_effect, patience_seconds)
 
     def stop(self, folder: Path, keep_port: bool = False) -> None:
         """End the server: it finishes its requests first. Returns when it is gone; nothing happens when
@@ -107,6 +118,7 @@ class LocalTarget:
         if pid and lock_held(folder):
             self._end(pid, folder)
         _forget(folder)
+        changing.forget(folder)
         _collect()
         if not keep_port:
             keeping.end(folder)
@@ -134,6 +146,8 @@ def _start(desired: ServerSpec) -> subprocess.Popen[bytes]:
         command += [*words(desired), "--adopt"]
     else:
         keeping.end(desired.folder)
+        if announced(desired.folder):  # it was killed, and its workers hold the port until they notice
+            wait_until_free(desired)
         command += words(replace(desired, port=desired.port or port_before(desired)))
     with (desired.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(

@@ -51,8 +51,8 @@ def steady_heap() -> None:
 
 
 async def keep_trimmed() -> None:
-    """For ever, now and then: what is free in the middle of a heap goes back to the system. Takes about a millisecond,
-    in a thread that holds no lock of Python's."""
+    """For ever, now and then: what is free in the middle of a heap goes back to the system. The thread holds no lock of
+    Python's, but malloc's: 1 to 4 ms in a worker of 50 MB, 14 ms at 200 MB."""
     while True:
         await asyncio.sleep(TRIM_SECONDS)
         await asyncio.get_running_loop().run_in_executor(None, _trim)

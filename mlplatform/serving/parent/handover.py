@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mlplatform.errors import WorldError
 from mlplatform.serving.parent.joining import MOST_WORKERS, PATIENCE_SECONDS, SOCKET, Port, short_path
@@ -42,8 +43,9 @@ class Door:
         with suppress(OSError, ValueError, KeyError, TypeError):
             asked, _ = self._door.accept()
             with asked:
-                place, of = question(asked)
-                hand(asked, listeners[place::of])
+                said = question(asked)
+                if isinstance(said, Share):
+                    hand(asked, listeners[said.place :: said.of])
 
     def close(self) -> None:
         if self._door is not None:
@@ -71,14 +73,29 @@ def opened(folder: Path, name: str) -> socket.socket:
     return door
 
 
-def question(asked: socket.socket) -> tuple[int, int]:
-    """Which worker of how many asks. Raises OSError, ValueError, KeyError, TypeError for what is no question."""
+class Share(NamedTuple):
+    """Which worker asks for its sockets, of how many."""
+
+    place: int
+    of: int
+
+
+class Only(NamedTuple):
+    """So many sockets are to be kept."""
+
+    sockets: int
+
+
+def question(asked: socket.socket) -> Share | Only:
+    """Raises OSError, ValueError, KeyError, TypeError for what is no question."""
     asked.settimeout(PATIENCE_SECONDS)
     said = json.loads(asked.recv(LONGEST_QUESTION_BYTES))
+    if "only" in said:
+        return Only(int(said["only"]))
     place, of = int(said["place"]), int(said["of"])
     if not 0 <= place < of <= MOST_WORKERS:
         raise ValueError(f"there is no worker {place} of {of}")
-    return place, of
+    return Share(place, of)
 
 
 def hand(asked: socket.socket, sockets: Sequence[socket.socket]) -> None:

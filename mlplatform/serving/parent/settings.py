@@ -84,11 +84,14 @@ class Wish:
 
     @classmethod
     def read(cls, folder: Path) -> Wish | None:
-        """None where nothing is wished, or nothing that can be read."""
+        """None where nothing is wished, or nothing that can be read. Once read it is gone: it may hold a secret."""
         try:
             found: dict[str, Any] = json.loads((folder / FILE).read_bytes())
-            return cls(str(found["id"]), [str(word) for word in found["words"]], found["environment"])
-        except (OSError, ValueError, KeyError, TypeError):
+            (folder / FILE).unlink(missing_ok=True)
+            environment = found["environment"]
+            known = None if environment is None else {str(k): str(v) for k, v in environment.items()}
+            return cls(str(found["id"]), [str(word) for word in found["words"]], known)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def settings(self, now: Settings) -> Settings:

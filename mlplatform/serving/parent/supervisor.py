@@ -31,6 +31,8 @@ TRIAL_SECONDS = 30.0
 HANDSHAKE_SECONDS = 1.0
 """A socket that gets no more connections is open for so long: those that are half-way there still arrive."""
 TICK_SECONDS = 0.05
+AGAIN_SECONDS = 1.0
+"""After a worker could not even be started."""
 
 
 class Supervisor:
@@ -87,6 +89,7 @@ class Supervisor:
                 self._change()
             if not self._stopping:
                 self._tend()
+                self._use_no_more_than_wanted()
 
     def stop(self) -> None:
         """Let the workers finish their requests; then none is left."""
@@ -111,10 +114,9 @@ class Supervisor:
             self._look_after(place)
         self._see_off()
         self._ended.count_dropped(self._dropped_lines())
-        if self._narrow and all(self._is_right(place) for place in self._places):
+        if self._narrow and not self._leaving and all(map(self._is_right, self._places)):
             steer(self._listeners, len(self._places))
             self._narrow = False
-        self._use_no_more_than_wanted()
         self._announce()
 
     def _look_after(self, place: Place) -> None:
@@ -128,12 +130,30 @@ class Supervisor:
                 place.successor = None
             elif place.child is None or successor.why_not(self._folder) is None:
                 self._take_over(place, successor)
+            elif now > successor.started_at + TRIAL_SECONDS:  # others wait for it
+                self._give_up(place, successor, now)
         if now < place.start_again_at or place.successor is not None:
             return
+        try:
+            self._fill(place)
+        except OSError as error:  # no descriptor or no memory left: what runs goes on
+            place.start_again_at = now + AGAIN_SECONDS
+            logs.limited(
+                "worker-not-started", f"a worker is not started: {error}", "error", logs.failure(error)
+            )
+
+    def _fill(self, place: Place) -> None:
+        """Raises OSError."""
         if place.child is None:
             place.child = self._spawn(place, self._settings)
         elif self._settings.needs_others_than(place.child.settings) and self._nobody_changes():
             place.successor = self._spawn(place, self._settings, waits=True)
+
+    def _give_up(self, place: Place, successor: Child, now: float) -> None:
+        self._retire(successor)
+        place.successor, place.start_again_at = None, now + LONGEST_PAUSE_SECONDS
+        said = f"worker {successor.pid} does not serve after {TRIAL_SECONDS:.0f} s; the one before goes on"
+        logs.event("worker-given-up", said, "error")
 
     def _bury(self, place: Place, child: Child, now: float) -> None:
         code = child.process.returncode
@@ -221,7 +241,7 @@ class Supervisor:
             self._take_over(places[0], trial)
         wanted.telling.configure("parent")
         self._use(places, before, steers=not moves)
-        self._narrow = bool(fresh) and not moves
+        self._narrow = (self._narrow or bool(fresh)) and not moves
         said = f"other settings: {len(places)} worker(s) on {self._address}"
         logs.event("settings-in-effect", said)
 
@@ -242,7 +262,10 @@ class Supervisor:
 
     def _moved(self, wanted: Settings) -> list[Place]:
         """Places on another address. Those of the one before go on until one worker serves there."""
-        found = listen(wanted.host, wanted.port, wanted.workers)
+        if wanted.port == self._port:  # the port is ours already, on another address
+            found = [listen_beside(wanted.host, wanted.port) for _ in range(wanted.workers)]
+        else:
+            found = listen(wanted.host, wanted.port, wanted.workers)
         return [Place(listener, number) for number, listener in enumerate(found)]
 
     def _resized(self, workers: int) -> list[Place]:
@@ -305,6 +328,9 @@ class Supervisor:
             "settings": self._settings.announced(self._port).to_dict(),
             "refused": self._refused,
             "settled": self._is_settled(),
+            "changing": any(
+                self._settings.needs_others_than(c.settings) for p in self._places for c in p.children
+            ),
         }
         if document == self._announced:
             return
