@@ -65,6 +65,7 @@ class Server:
         state = self.target.apply(ServerSpec("shared", self.folder, workers=workers))
         self.client.close()
         self.client = httpx.Client(base_url=state.url, timeout=SECONDS)
+        until(lambda: len(self.documents.workers("shared")) == workers)  # all have read the document
 
     def stop(self) -> None:
         self.client.close()
