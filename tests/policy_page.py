@@ -15,9 +15,12 @@ from mlplatform import catalog
 from mlplatform.config.validate import key_of
 from mlplatform.domain import policy
 from mlplatform.domain.approval import Demand
+from mlplatform.domain.endpoint import Endpoint, Tls
 from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
 from mlplatform.domain.limits import RequestLimits
+from mlplatform.domain.rollout_plan import Probation, RolloutPlan
+from mlplatform.domain.use import Use
 
 PAGE = Path(__file__).parent.parent / "docs" / "policy.md"
 MARK = "<!-- from here on written by `python -m tests.policy_page` -->\n"
@@ -26,13 +29,13 @@ TABLES: dict[str, type[Any]] = {
     "[data]": policy.Data,
     "[data] evaluate": policy.EvaluateOn,
     "[stages.NAME]": policy.Stage,
-    "[stages.NAME] endpoint": policy.Endpoint,
+    "[stages.NAME] endpoint": Endpoint,
     "[stages.NAME] endpoint.limits": RequestLimits,
-    "[stages.NAME] endpoint.tls": policy.Tls,
+    "[stages.NAME] endpoint.tls": Tls,
     "[stages.NAME] approvals": Demand,
     "[stages.NAME] freeze": Freeze,
-    "[stages.NAME] rollout": policy.RolloutPlan,
-    "[stages.NAME] probation": policy.Probation,
+    "[stages.NAME] rollout": RolloutPlan,
+    "[stages.NAME] probation": Probation,
     "[compress]": policy.Compress,
     "[capture]": policy.Capture,
     "[capture] keep": policy.Keep,
@@ -111,7 +114,7 @@ def _kind(of: Any) -> str:
     if get_origin(of) is tuple:
         [item, *_] = get_args(of)
         if is_dataclass(item):
-            return "list of extensions" if item is policy.Use else "list of tables"
+            return "list of extensions" if item is Use else "list of tables"
         return "list of text"
     if options := [repr(a) for a in get_args(of) if isinstance(a, str)]:
         return " or ".join(f"`{o[1:-1]}`" for o in options)

@@ -24,7 +24,7 @@ from mlplatform.cli.common import (
 )
 from mlplatform.domain.access import is_loopback
 from mlplatform.domain.limits import RequestLimits, option
-from mlplatform.domain.policy import Use
+from mlplatform.domain.use import Use
 from mlplatform.errors import UsageError
 
 if TYPE_CHECKING:

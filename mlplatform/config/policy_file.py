@@ -16,7 +16,8 @@ from mlplatform.calendar import check_cron, find_zone
 from mlplatform.config.mistakes import Mistake, TomlFile, dotted, unknown
 from mlplatform.config.toml_lines import Path as KeyPath
 from mlplatform.config.validate import validate, value_at
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.use import Use
 from mlplatform.errors import UsageError
 
 EXTENSIONS = {

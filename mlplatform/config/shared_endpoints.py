@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlplatform.domain.policy import Endpoint, Policy
+from mlplatform.domain.endpoint import Endpoint
+from mlplatform.domain.policy import Policy
 from mlplatform.errors import BadPolicy
 
 

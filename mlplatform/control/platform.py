@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from mlplatform import client
 from mlplatform.chains import PATIENCE_SECONDS
-from mlplatform.control.looking import EndpointState, Looking
+from mlplatform.control.serving import Serving
 from mlplatform.domain.ledger import Entry
-from mlplatform.domain.limits import RequestLimits
-from mlplatform.domain.policy import Use
 from mlplatform.domain.rollout import Phase, Rollout
-from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.token import Token
 from mlplatform.domain.version import Version
 from mlplatform.errors import (
     UnknownName,
-    UsageError,
-    WorldError,
 )
 from mlplatform.flows import (
     access,
     approve,
-    deploy,
     gc,
     monitor,
-    placing,
     plan,
     promote,
     reconcile,
@@ -45,25 +34,17 @@ from mlplatform.flows import (
     tokens,
 )
 from mlplatform.flows.approve import Approved
-from mlplatform.flows.columns import demand_dropped
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.gc import Collection
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
-from mlplatform.flows.probation import version_of
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
-from mlplatform.flows.sound import demand_bytes, demand_permitted
-from mlplatform.flows.strays import Stray
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
 from mlplatform.ports.state import Lease, Schedule
-from mlplatform.stats.batch import Array, Columns, Outputs
-from mlplatform.stats.labels import to_labels
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
+from mlplatform.stats.batch import Array
 
 
 @dataclass(frozen=True)
@@ -79,7 +60,7 @@ class Loop:
     """Of a dry run: what would be done, a sentence each."""
 
 
-class Platform(Looking):
+class Platform(Serving):
     """Everything `mlplatform` can do, on the project that holds the working directory."""
 
     # --- from a run to a version ----------------------------------------------------------------------------------
@@ -147,118 +128,6 @@ class Platform(Looking):
         version = self.version(ref)
         with self._chains.changing(version.model) as policy:
             return retire.retire(self.world, policy, version, self.actor, reason)
-
-    # --- serving --------------------------------------------------------------------------------------------------
-
-    def deploy(self, model: str, stage: str | None = None, target: Use | None = None) -> EndpointState:
-        """Start the stage's server and let it serve the stage's holder; with `target` there, and from now on.
-
-        Raises Refused where the policy names another target, UnknownColumns for a column that the policy keeps from
-        the disk and that no version has.
-        """
-        with self._chains.changing(model) as policy:
-            chosen = self._endpoint_stage(policy, stage)
-            holder = version_of(self.world, model, self.world.ledger.standings(model).holder(chosen))
-            if holder is None:
-                raise UsageError(
-                    what=f"no version of {model} is in {chosen}",
-                    hint=f"Put one there: mlplatform promote {model}@N {chosen} --reason ...",
-                )
-            demand_dropped(self.world, policy, holder)
-            if target is not None:
-                deploy.move_server(self.world, policy, chosen, target, self.actor)
-            deploy.serve_holder(self.world, policy, chosen, start=True)
-        return next(e for e in self.endpoints() if (e.model, e.stage) == (model, chosen))
-
-    def undeploy(self, model: str, stage: str | None = None) -> str:
-        """Stop the stage's server, or take the model out of it where others answer there; the stage keeps its
-        version."""
-        policy = self.policy(model)
-        chosen = self._endpoint_stage(policy, stage)
-        endpoint = policy.stage(chosen).endpoint
-        assert endpoint is not None
-        if deploy.has_others(self.world, endpoint, model):
-            with self._chains.changing(model) as policy:
-                deploy.publish(self.world, policy, chosen, None, start=False)
-            return endpoint.name
-        placing.stop(self.world, endpoint)
-        return endpoint.name
-
-    def take_out(self, name: str) -> list[tuple[Stray, bool]]:
-        """Take models out of endpoints that no policy gives them: one by its name or as `endpoint/model`, or all such
-        models of an endpoint by its name; none where nothing of the name is such. With each, whether its server was
-        stopped, because it answers for nobody else and no policy names it."""
-        taken = []
-        for stray in [stray for stray in self.strays() if name in (stray.model, stray.endpoint, stray.name)]:
-            with self._chains.alone(stray.model):
-                strays.take_out(self.world, stray)
-            taken.append((stray, strays.end_if_empty(self.world, self._wiring.read.good, stray.endpoint)))
-        return taken
-
-    def predict(self, ref: str, columns: Columns) -> Outputs:
-        """One version's answers to a table, in a sandboxed child; nothing is captured."""
-        version = self.version(ref)
-        demand_permitted(self.policy(version.model).trust, version.runtime, version.ref)
-        demand_bytes(self.world, version)
-        return self.world.evaluator.answer(self.world.bundles.path(version.digest), columns)
-
-    def ask(self, target: str, columns: Columns) -> dict[str, Array]:
-        """Answers of an endpoint over HTTP, with ids, or of a version (`churn@7`) offline."""
-        if "@" in target:
-            version = self.version(target)
-            task = self.world.bundles.manifest(version.digest).task
-            outputs = self.predict(target, columns)
-            return {"prediction": to_labels(outputs.predictions, task.output, task.classes or None)}
-        state = self.endpoint(target)
-        if not state.server.running:
-            raise WorldError(
-                what=f"the server of endpoint {target} does not run",
-                hint=f"Start it: mlplatform deploy {state.model}",
-            )
-        path = self._invocations(state, target)
-        return client.ask(state.server.url, columns, self._token_for(state), self._trusted(state), path)
-
-    def _invocations(self, state: EndpointState, target: str) -> str:
-        """The path that asks one model; UsageError where several answer and none is named."""
-        if state.others and "/" not in target:
-            raise UsageError(
-                what=f"several models answer at endpoint {state.name}: {', '.join((state.model, *state.others))}",
-                hint="Name one: "
-                + ", ".join(f"{state.name}/{model}" for model in (state.model, *state.others))
-                + ".",
-            )
-        return state.path
-
-    def _token_for(self, state: EndpointState) -> str:
-        """What a server is shown that demands a token; no other sees one."""
-        given = self._wiring.token() if state.server.auth else None
-        return given[0] if given else ""
-
-    def _trusted(self, state: EndpointState) -> SSLContext | None:
-        """What a server's certificate is checked by; None where it has none."""
-        policy = self.policy(state.model)
-        endpoint = policy.stage(state.stage).endpoint
-        if endpoint is None or endpoint.tls is None or not state.server.tls:
-            return None
-        try:
-            return deploy.tls_files(self.world, policy, endpoint.tls).client_context()
-        except OSError as error:
-            what = f"the certificate of endpoint {state.name} cannot be used: {error}"
-            raise UsageError(what=what) from None
-
-    def serve(self, ref: str, host: str, port: int, workers: int, limits: RequestLimits) -> None:
-        """Serve one version in this process's place until it is interrupted; no stage is touched."""
-        version = self.version(ref)
-        demand_bytes(self.world, version)
-        name = f"serve-{version.model}-{version.number}"
-        path, trust = str(self.world.bundles.path(version.digest)), self.policy(version.model).trust
-        demand_permitted(trust, version.runtime, version.ref)
-        route = Route(version.model, version.number, version.digest, path, runs_code=trust.code_models)
-        self.world.documents.publish(Routes(name, 0, (route,), capture=CaptureRule(sample=0.0)))
-        folder = self.world.documents.folder(name)
-        options = {"--folder": folder, "--host": host, "--port": port, "--workers": workers}
-        words = [*(str(word) for pair in options.items() for word in pair), *limits.words()]
-        os.execv(sys.executable, [sys.executable, "-m", "mlplatform.serving.main", *words])
 
     # --- watching and feeding back --------------------------------------------------------------------------------
 

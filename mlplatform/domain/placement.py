@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ledger import Actor
-from mlplatform.domain.policy import Endpoint, Use
+from mlplatform.domain.use import Use
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from mlplatform.domain.duration import duration
-from mlplatform.domain.policy import Probation
+from mlplatform.domain.rollout_plan import Probation
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding, Verdict, worst
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 from mlplatform.domain.counts import SHADOW
+from mlplatform.domain.endpoint import Endpoint, Tls
 from mlplatform.domain.ladder import STANDBY
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.placement import Choice, Placement
-from mlplatform.domain.policy import Endpoint, Policy, Tls, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.server_settings import ServerSettings, SettingChange
 from mlplatform.domain.steps import Bake
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, UnknownName, UsageError
 from mlplatform.flows import access, placing

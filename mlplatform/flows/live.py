@@ -8,9 +8,10 @@ from datetime import datetime
 import numpy as np
 
 from mlplatform.domain.ledger import Entry
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Baking, Phase, Rollout
 from mlplatform.domain.steps import Bake
+from mlplatform.domain.use import Use
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, Refused

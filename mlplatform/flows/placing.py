@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.placement import Placement, left_behind, wanted
-from mlplatform.domain.policy import Endpoint, Policy, Use
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.use import Use
 from mlplatform.errors import MlplatformError, Refused
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.extensions import ServerSpec, ServerState, Target

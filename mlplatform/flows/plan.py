@@ -10,9 +10,10 @@ from typing import Any
 
 from mlplatform.domain.governor import Permit, may_retrain
 from mlplatform.domain.placement import wanted
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step, next_step
 from mlplatform.domain.server_settings import SettingChange
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError

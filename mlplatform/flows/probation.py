@@ -6,8 +6,9 @@ import numpy as np
 
 from mlplatform.domain.bundle import Task
 from mlplatform.domain.counts import Counts
-from mlplatform.domain.policy import Policy, Probation
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Next, ProbationFacts, Rollout, next_in_probation
+from mlplatform.domain.rollout_plan import Probation
 from mlplatform.domain.version import Version
 from mlplatform.flows.counted import Seen, incumbent_before, shifts, since
 from mlplatform.flows.world import World

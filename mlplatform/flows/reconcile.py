@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ladder import STANDBY, Standings, is_stage
 from mlplatform.domain.ledger import MOVES, way_back
-from mlplatform.domain.policy import Endpoint, Policy
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.retention import FREED, is_collected
 from mlplatform.errors import ChangedBytes, MlplatformError, ServerDidNotFollow, UnknownName
 from mlplatform.flows import access, deploy

@@ -15,7 +15,8 @@ from mlplatform.domain.bundle import Manifest, sample_rows
 from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Actor, Draft, Kind
-from mlplatform.domain.policy import Policy, Trust, Use
+from mlplatform.domain.policy import Policy, Trust
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, GoneBytes, MlplatformError, Refused, UsageError
 from mlplatform.flows.sound import demand_bytes, demand_evidence, demand_permitted, runs_code

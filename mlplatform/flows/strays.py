@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mlplatform.domain.placement import left_behind
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.routes import Routes
+from mlplatform.domain.use import Use
 from mlplatform.flows.difference import Difference, bound
 from mlplatform.flows.world import World
 from mlplatform.ports.extensions import Target

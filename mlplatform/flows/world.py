@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.domain.card import CardFacts
-from mlplatform.domain.policy import Policy, Use
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.use import Use
 from mlplatform.ports.clock import Clock, Progress
 from mlplatform.ports.data import Observations, Tables
 from mlplatform.ports.evaluation import Evaluator

@@ -23,10 +23,13 @@ import numpy as np
 import pytest
 
 from mlplatform.data.observations import FolderObservations
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Draft, Kind
-from mlplatform.domain.policy import Endpoint, Policy, RolloutPlan, Stage, Use
+from mlplatform.domain.policy import Policy, Stage
 from mlplatform.domain.rollout import Phase, Rollout
+from mlplatform.domain.rollout_plan import RolloutPlan
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.flows import live
 from mlplatform.flows.promote import Wish, promote

@@ -9,7 +9,7 @@ import pytest
 
 from mlplatform.domain.ledger import Actor
 from mlplatform.domain.placement import Choice, Placement
-from mlplatform.domain.policy import Use
+from mlplatform.domain.use import Use
 from mlplatform.errors import WorldError
 from mlplatform.ports.store import Placements
 from mlplatform.store.placements import FILE, FolderPlacements

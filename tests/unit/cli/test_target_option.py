@@ -6,7 +6,7 @@ import pytest
 
 from mlplatform.cli.serving import chosen_target
 from mlplatform.config.policy_file import build
-from mlplatform.domain.policy import Use
+from mlplatform.domain.use import Use
 from mlplatform.errors import UnknownName, UsageError
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from mlplatform.config.policy_file import build, load_policy
 from mlplatform.config.policy_schema import policy_schema
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.freeze import Freeze
-from mlplatform.domain.policy import Endpoint, Use
+from mlplatform.domain.use import Use
 from mlplatform.errors import BadPolicy, UnknownName, UsageError
 
 GOOD = """

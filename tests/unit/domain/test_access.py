@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mlplatform.domain.access import AccessList, Grant, exposure, model_of, scope_mistake
-from mlplatform.domain.policy import Endpoint, Tls
+from mlplatform.domain.endpoint import Endpoint, Tls
 from mlplatform.domain.token import Token
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

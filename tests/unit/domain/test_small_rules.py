@@ -9,20 +9,14 @@ import pytest
 
 from mlplatform.domain.bundle import Column, FileEntry, Manifest, Task, differing_columns
 from mlplatform.domain.duration import duration
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.governor import Limits, Retraining, losses_in_a_row, may_retrain
 from mlplatform.domain.ladder import Ladder
-from mlplatform.domain.policy import (
-    Capture,
-    Endpoint,
-    EvaluateOn,
-    Policy,
-    Probation,
-    Stage,
-    Use,
-    Watch,
-)
+from mlplatform.domain.policy import Capture, EvaluateOn, Policy, Stage, Watch
 from mlplatform.domain.rollout import Phase, ProbationFacts, Rollout, Step, next_in_probation
+from mlplatform.domain.rollout_plan import Probation
 from mlplatform.domain.routes import CaptureRule, Route, Routes, WorkerStatus
+from mlplatform.domain.use import Use
 from mlplatform.domain.verdict import Finding, Measurement, Verdict, worst
 from mlplatform.domain.version import VersionRef
 from mlplatform.domain.watch import Action, Signal, State, Window, decide, sustained

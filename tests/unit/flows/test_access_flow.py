@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.domain.endpoint import Tls
 from mlplatform.domain.ledger import Actor
-from mlplatform.domain.policy import Policy, Tls
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.token import Identity
 from mlplatform.errors import RefusedToken, UnknownName, UsageError, WorldError
 from mlplatform.flows import access, tokens

@@ -9,8 +9,9 @@ import pytest
 
 from mlplatform.domain.approval import Tally
 from mlplatform.domain.ledger import Actor
-from mlplatform.domain.policy import Data, EvaluateOn, Policy, Use
+from mlplatform.domain.policy import Data, EvaluateOn, Policy
 from mlplatform.domain.token import Identity
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes, IllegalMove, MlflowUnreachable, Refused
 from mlplatform.flows.approve import Approved, approve, plan_rejection, reject

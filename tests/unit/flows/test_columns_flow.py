@@ -9,7 +9,9 @@ import pytest
 from mlplatform.domain.bundle import Column
 from mlplatform.domain.ladder import CANDIDATE, Change
 from mlplatform.domain.ledger import Draft, Kind
-from mlplatform.domain.policy import Capture, Policy, RolloutPlan, Use
+from mlplatform.domain.policy import Capture, Policy
+from mlplatform.domain.rollout_plan import RolloutPlan
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import UnknownColumns
 from mlplatform.flows import plan

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlplatform.domain.counts import Counted, Counts
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
-from mlplatform.domain.policy import Endpoint
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName

@@ -11,7 +11,8 @@ import pytest
 
 from mlplatform.config.policy_file import build
 from mlplatform.domain.bundle import Column
-from mlplatform.domain.policy import Data, EvaluateOn, Use
+from mlplatform.domain.policy import Data, EvaluateOn
+from mlplatform.domain.use import Use
 from mlplatform.domain.verdict import Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import ChangedBytes

@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import pytest
 
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ledger import Kind
 from mlplatform.domain.placement import Choice, Placement
-from mlplatform.domain.policy import Endpoint, Policy, Use
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.use import Use
 from mlplatform.errors import Refused, ServerDidNotStart, UnknownName
 from mlplatform.flows import deploy, placing, plan
 from mlplatform.flows.reconcile import differences, reconcile

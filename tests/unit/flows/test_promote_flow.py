@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mlplatform.domain.ledger import Actor
-from mlplatform.domain.policy import Data, EvaluateOn, Use
+from mlplatform.domain.policy import Data, EvaluateOn
+from mlplatform.domain.use import Use
 from mlplatform.domain.verdict import Verdict
 from mlplatform.errors import ChangedBytes, IllegalMove, Refused
 from mlplatform.flows.rows import evaluation_rows

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlplatform.domain.policy import Trust, Use
+from mlplatform.domain.policy import Trust
+from mlplatform.domain.use import Use
 from mlplatform.errors import ChangedBytes, CodeNotAllowed, NotACandidate, Refused, UnsafeArtifact
 from mlplatform.flows.register import compress, register
 from tests.unit.flows.worlds import ADA, MODEL, Fakes

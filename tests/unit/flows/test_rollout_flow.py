@@ -11,8 +11,10 @@ import pytest
 from mlplatform.domain.counts import BUCKETS_S, Counted, Counts
 from mlplatform.domain.history import spells
 from mlplatform.domain.ledger import Kind
-from mlplatform.domain.policy import Policy, RolloutPlan, Use
+from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase, Rollout
+from mlplatform.domain.rollout_plan import RolloutPlan
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import Refused, RolloutRunning
 from mlplatform.flows import live

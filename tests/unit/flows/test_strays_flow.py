@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlplatform.domain.policy import Endpoint
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.flows.strays import differences, end_if_empty, strays, take_out
 from tests.unit.flows.worlds import MODEL, Fakes, policy

@@ -13,9 +13,12 @@ from mlplatform.config.policy_file import build
 from mlplatform.data.tables import ParquetTables
 from mlplatform.domain.approval import Demand
 from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ladder import Ladder
 from mlplatform.domain.ledger import Actor
-from mlplatform.domain.policy import Data, Endpoint, EvaluateOn, Policy, Probation, Retrain, Stage, Use, Watch
+from mlplatform.domain.policy import Data, EvaluateOn, Policy, Retrain, Stage, Watch
+from mlplatform.domain.rollout_plan import Probation
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.flows.promote import Outcome, Wish, promote
 from mlplatform.flows.register import register
