@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.domain.routes import Route
 from mlplatform.ports.extensions import ServerState
-from mlplatform.testing.bundles import make_onnx_bundle
-from tests.acceptance.test_server_under_load import FAST, Clients, Place, until
 from tests.loading import exchange
+from tests.server_place import FAST, Clients, Place, fast_route, until
 
 
 @pytest.fixture
@@ -35,8 +33,7 @@ def unread() -> Iterator[int]:
 
 
 def test_a_log_that_nobody_reads_stops_no_request_and_no_restart(tmp_path: Path, unread: int) -> None:
-    made = make_onnx_bundle(tmp_path / "fast", tuple("abc"), 1, (0, 1))
-    place = Place(tmp_path / "servers", (Route("fast", 1, made.digest, str(tmp_path / "fast")),))
+    place = Place(tmp_path / "servers", (fast_route(tmp_path / "fast"),))
     command = [sys.executable, "-P", "-m", "mlplatform.serving.main", "--folder", str(place.folder)]
     command += ["--workers", "2", "--access-log", "--log-style", "json"]
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=unread, stderr=unread)

@@ -9,37 +9,20 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlplatform.domain.limits import RequestLimits
-from mlplatform.domain.routes import Route
 from mlplatform.errors import SettingsRefused, UsageError
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec, TlsFiles
-from mlplatform.testing.bundles import make_onnx_bundle
 from tests.acceptance.test_server_access import go_live, say
-from tests.acceptance.test_server_under_load import FAST, Clients, Place, until
 from tests.bare_project import MODEL, bare_project
 from tests.forking import Forker
 from tests.loading import exchange, request
-
-
-@pytest.fixture(scope="module")
-def routes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Route, ...]:
-    root = tmp_path_factory.mktemp("bundles")
-    made = make_onnx_bundle(root / "fast", tuple("abc"), 1, (0, 1))
-    return (Route("fast", 1, made.digest, str(root / "fast")),)
-
-
-@pytest.fixture
-def place(tmp_path: Path, routes: tuple[Route, ...]) -> Iterator[Place]:
-    made = Place(tmp_path / "servers", routes)
-    yield made
-    made.target.stop(made.folder)
+from tests.server_place import FAST, Clients, Place, until
 
 
 def announced(place: Place) -> dict[str, Any]:

@@ -6,37 +6,18 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import pytest
-
 from mlplatform.domain.limits import RequestLimits
-from mlplatform.domain.routes import Route
 from mlplatform.errors import SettingsHalfway
 from mlplatform.plugins.targets import changing, keeping
 from mlplatform.plugins.targets.local import LocalTarget, words
 from mlplatform.ports.extensions import ServerSpec
 from mlplatform.serving.parent.joining import Port
-from mlplatform.testing.bundles import make_onnx_bundle
-from tests.acceptance.test_server_under_load import FAST, Place, until
 from tests.loading import exchange
-
-
-@pytest.fixture(scope="module")
-def routes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Route, ...]:
-    root = tmp_path_factory.mktemp("bundles")
-    made = make_onnx_bundle(root / "fast", tuple("abc"), 1, (0, 1))
-    return (Route("fast", 1, made.digest, str(root / "fast")),)
-
-
-@pytest.fixture
-def place(tmp_path: Path, routes: tuple[Route, ...]) -> Iterator[Place]:
-    made = Place(tmp_path / "servers", routes)
-    yield made
-    made.target.stop(made.folder)
+from tests.server_place import FAST, Place, until
 
 
 def spec(place: Place, **said: Any) -> ServerSpec:
