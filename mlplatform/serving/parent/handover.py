@@ -20,34 +20,46 @@ from mlplatform.serving.parent.joining import MOST_WORKERS, PATIENCE_SECONDS, SO
 
 HANDOVER = "handover.sock"
 LONGEST_QUESTION_BYTES = 200
+MOST_ASKING = 8
+"""Of those that have said nothing yet the oldest go."""
 
 
 class Door:
     """Where a server is asked for its sockets; only its own user and root may. Where the system cannot do that there is
-    no door, and another server takes over after this one has ended."""
+    no door, and another server takes over after this one has ended. Whoever comes and says nothing is waited for
+    without holding anybody up."""
 
     def __init__(self, folder: Path) -> None:
         self._place = folder / HANDOVER
         self._door: socket.socket | None = None
+        self._asking: list[socket.socket] = []
         with suppress(OSError):
             self._door = opened(folder, HANDOVER)
 
     @property
     def handles(self) -> list[int]:
         """What `select` is to look at."""
-        return [self._door.fileno()] if self._door else []
+        return [each.fileno() for each in (self._door, *self._asking) if each]
 
-    def answer(self, listeners: Sequence[socket.socket]) -> None:
-        """Hand the sockets to whoever asks."""
-        assert self._door
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            asked, _ = self._door.accept()
-            with asked:
+    def answer(self, woken: Sequence[int], listeners: Sequence[socket.socket]) -> None:
+        """Let in who knocks, and hand the sockets to those who ask. `woken`: the handles where something came."""
+        for asked in [each for each in self._asking if each.fileno() in woken]:
+            self._asking.remove(asked)
+            with asked, suppress(OSError, ValueError, KeyError, TypeError):
                 said = question(asked)
                 if isinstance(said, Share):
                     hand(asked, listeners[said.place :: said.of])
+        if self._door and self._door.fileno() in woken:
+            with suppress(OSError):
+                self._asking.append(self._door.accept()[0])
+            for silent in self._asking[:-MOST_ASKING]:
+                silent.close()
+            del self._asking[:-MOST_ASKING]
 
     def close(self) -> None:
+        for each in self._asking:
+            each.close()
+        self._asking.clear()
         if self._door is not None:
             self._door.close()
             self._door = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from mlplatform.errors import ServerDidNotStart
 from mlplatform.plugins.targets import keeping
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec
-from mlplatform.serving.parent.handover import HANDOVER
+from mlplatform.serving.parent.handover import HANDOVER, MOST_ASKING, Door
 from mlplatform.serving.parent.joining import Port
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -82,3 +84,33 @@ def test_a_keeper_says_when_nobody_hands_over_a_port(spec: ServerSpec) -> None:
     (spec.folder / HANDOVER).unlink()
     with pytest.raises(ServerDidNotStart, match="does not hand over its port"):
         keeping.ensure(spec, os.getuid())
+
+
+def test_whoever_says_nothing_at_the_door_holds_nobody_up(tmp_path: Path) -> None:
+    door, listener = Door(tmp_path), socket.create_server(("127.0.0.1", 0))
+
+    def turn() -> None:
+        woken, _, _ = select.select(door.handles, [], [], 20)
+        door.answer(woken, [listener])
+
+    def knock() -> socket.socket:
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(str(tmp_path / HANDOVER))
+        return one
+
+    with listener, knock() as silent, knock() as asking:
+        turn()
+        turn()
+        asking.sendall(b'{"place": 0, "of": 1}')
+        turn()
+        _, [handed], _, _ = socket.recv_fds(asking, 1, 1)
+        os.close(handed)
+        with pytest.raises(BlockingIOError):
+            silent.recv(1, socket.MSG_DONTWAIT)  # it is still listened to
+        others = [knock() for _ in range(MOST_ASKING)]
+        for _ in others:
+            turn()
+        assert silent.recv(1) == b""
+        for each in others:
+            each.close()
+    door.close()
