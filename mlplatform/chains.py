@@ -14,7 +14,17 @@ from mlplatform.domain.rollout import Phase, Rollout, Step
 from mlplatform.domain.token import Identity
 from mlplatform.domain.version import Version
 from mlplatform.errors import LeaseHeld, MlflowUnreachable, MlplatformError, RolloutRunning, StageConflict
-from mlplatform.flows import probation, project, promote, reconcile, register, retrain, rollback, rollout
+from mlplatform.flows import (
+    probation,
+    project,
+    promote,
+    reconcile,
+    register,
+    retrain,
+    rollback,
+    rollout,
+    rollout_record,
+)
 from mlplatform.flows.difference import Difference, bound
 from mlplatform.flows.lease import holding
 from mlplatform.flows.promote import Outcome, Wish
@@ -129,7 +139,9 @@ class Chains:
         settled = rollout.follow(self.world, policy, active)
         if settled.phase is not Phase.FAILED:
             return None
-        return next(iter(self.world.ledger.entries(policy.model, key=rollout.failed_key(settled.id))), None)
+        return next(
+            iter(self.world.ledger.entries(policy.model, key=rollout_record.failed_key(settled.id))), None
+        )
 
     def _tend_probation(self, policy: Policy, active: Rollout) -> Entry | None:
         step = probation.next_step(self.world, policy, active)

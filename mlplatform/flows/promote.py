@@ -21,7 +21,8 @@ from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused, UsageError
 from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
 from mlplatform.flows.columns import demand_columns
 from mlplatform.flows.evaluate import Judgement, judge
-from mlplatform.flows.rollout import demand_idle, opened_key
+from mlplatform.flows.rollout import demand_idle
+from mlplatform.flows.rollout_record import opened_key
 from mlplatform.flows.sound import demand_bytes, demand_permitted
 from mlplatform.flows.tagged import count_with_tags
 from mlplatform.flows.world import World, failpoint

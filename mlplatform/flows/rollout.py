@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlplatform.domain.canonical import finite, plain
 from mlplatform.domain.counts import SHADOW
 from mlplatform.domain.ladder import RETIRED, STANDBY, Change
-from mlplatform.domain.ledger import Actor, Draft, Kind
+from mlplatform.domain.ledger import Kind
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Baking, Phase, Rollout, Step, next_step
-from mlplatform.domain.routes import Part
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.verdict import Finding
 from mlplatform.domain.version import Version
@@ -25,6 +23,14 @@ from mlplatform.flows import live, probation
 from mlplatform.flows.counted import counted_before
 from mlplatform.flows.deploy import is_sound, publish, serve_holder
 from mlplatform.flows.probation import version_of
+from mlplatform.flows.rollout_record import (
+    is_opened,
+    note,
+    part_told,
+    passed_key,
+    plain_findings,
+    recorded,
+)
 from mlplatform.flows.world import World, failpoint
 
 SETTLED = (Phase.PROBATION, Phase.DONE, Phase.FAILED)
@@ -80,11 +86,11 @@ def unfinished(world: World, policy: Policy) -> list[Rollout]:
 def _is_at_rest(world: World, policy: Policy, rollout: Rollout) -> bool:
     """Whether it waits for time, requests or labels, and the server was told what the ledger says."""
     if rollout.phase is Phase.PROBATION:
-        return not _recorded(world, rollout, passed_key(rollout.id))
+        return not recorded(world, rollout, passed_key(rollout.id))
     at = live.baking(world, policy, rollout)
     if at is None:
         return False
-    told = _told(world, rollout)
+    told = part_told(world, rollout)
     if told is None:
         return True  # nothing was told: `deploy` and `reconcile` tell it
     if at.step.is_shadow:
@@ -97,7 +103,7 @@ def resume(world: World, policy: Policy) -> None:
     for rollout in unfinished(world, policy):
         if rollout.phase is Phase.PROBATION:
             _end_probation(world, policy, rollout, "it had passed")
-        elif not _is_opened(world, rollout):
+        elif not is_opened(world, rollout):
             world.deployments.save(rollout.now_in(Phase.FAILED, "its process died before it was recorded"))
         elif live.baking(world, policy, rollout):
             _set_right(world, policy, rollout)
@@ -107,45 +113,13 @@ def resume(world: World, policy: Policy) -> None:
 
 def _set_right(world: World, policy: Policy, rollout: Rollout) -> None:
     """The server was told something that no entry says. What was being taken back goes on being taken back."""
-    told = _told(world, rollout)
+    told = part_told(world, rollout)
     known = [r.version for r in (*told.routes, *told.standby)] if told else [rollout.version]
     if rollout.version in known:
         serve_holder(world, policy, rollout.stage)
     else:
         before = version_of(world, rollout.model, rollout.previous)
         _give_up(world, policy, rollout, before, "its process died while taking it back")
-
-
-def _told(world: World, rollout: Rollout) -> Part | None:
-    """What the server was told of the model; None when nothing, or nothing that can be read."""
-    try:
-        routes = world.documents.routes(rollout.endpoint)
-    except ValueError:  # damaged: the next document replaces it
-        return None
-    return routes.part(rollout.model) if routes else None
-
-
-def opened_key(rollout: str) -> str:
-    """Idempotency key of the entry that records a rollout with its evidence."""
-    return f"rollout:{rollout}:opened"
-
-
-def passed_key(rollout: str) -> str:
-    return f"rollout:{rollout}:passed"
-
-
-def failed_key(rollout: str) -> str:
-    return f"rollout:{rollout}:failed"
-
-
-def _recorded(world: World, rollout: Rollout, key: str) -> bool:
-    return bool(world.ledger.entries(rollout.model, key=key))
-
-
-def _is_opened(world: World, rollout: Rollout) -> bool:
-    """Whether the ledger let this version into this stage, with the evidence: the rollout's own row is no proof."""
-    opened = world.ledger.entries(rollout.model, key=opened_key(rollout.id))
-    return any((e.draft.version, e.draft.stage) == (rollout.version, rollout.stage) for e in opened)
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
@@ -189,7 +163,7 @@ def _shift(
     failpoint("deploy:shifted")
     key = "shifted" if step.is_all else f"shifted:{step.share:g}"
     data = {"share": step.share, "endpoint": rollout.endpoint, "counted": counted, **evidence}
-    _note(world, rollout, Kind.TRAFFIC_SHIFTED, f"{step} of {rollout.endpoint}", data, key)
+    note(world, rollout, Kind.TRAFFIC_SHIFTED, f"{step} of {rollout.endpoint}", data, key)
     failpoint("deploy:noted")
     return world.deployments.save(rollout.now_in(Phase.SHIFTED, f"{step} of {rollout.endpoint}"))
 
@@ -218,7 +192,7 @@ def _bake(world: World, policy: Policy, rollout: Rollout, at: Baking) -> tuple[R
         case Step.WAIT | Step.PAUSE:
             return _waiting(world, rollout, following.because), False
         case _:
-            return _shift(world, policy, rollout, at.ahead, before, {"findings": _plain(found)}), True
+            return _shift(world, policy, rollout, at.ahead, before, {"findings": plain_findings(found)}), True
 
 
 def _waiting(world: World, rollout: Rollout, because: str) -> Rollout:
@@ -231,22 +205,10 @@ def _waiting(world: World, rollout: Rollout, because: str) -> Rollout:
 def _commit(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     standings = world.ledger.standings(rollout.model)
     waiting = [Change(v, STANDBY, RETIRED) for v, place in standings.places.items() if place == STANDBY]
-    key = f"rollout:{rollout.id}:committed"
     if standings.places.get(rollout.version) != rollout.stage:
         changes = policy.ladder.promotion(standings, rollout.version, rollout.stage, keep_warm=True)
-        draft = Draft(
-            rollout.model,
-            Kind.PROMOTED,
-            rollout.version,
-            _actor(world, rollout),
-            rollout.reason,
-            changes=(*waiting, *changes),
-            stage=rollout.stage,
-            data={"rollout": rollout.id},
-            key=key,
-        )
         try:
-            world.ledger.append(draft)
+            note(world, rollout, Kind.PROMOTED, rollout.reason, {}, "committed", (*waiting, *changes))
         except StageConflict as error:
             before = version_of(world, rollout.model, standings.holder(rollout.stage))
             return _give_up(world, policy, rollout, before, str(error))
@@ -270,7 +232,7 @@ def _close_probation(world: World, policy: Policy, rollout: Rollout) -> Rollout:
     changes: tuple[Change, ...] = ()
     if previous and standings.places.get(previous) == STANDBY:
         changes = (Change(previous, STANDBY, RETIRED),)
-    _note(world, rollout, Kind.PROBATION_PASSED, step.because, {}, "passed", changes)
+    note(world, rollout, Kind.PROBATION_PASSED, step.because, {}, "passed", changes)
     failpoint("deploy:passed")
     return _end_probation(world, policy, rollout, step.because)
 
@@ -299,32 +261,15 @@ def _give_up(
         except MlplatformError as error:
             why = f"{why}; {before.ref} could not be put back: {error}"
     failpoint("deploy:taken_back")
-    _note(world, rollout, Kind.ROLLOUT_FAILED, why, {"findings": _plain(found)} if found else {}, "failed")
-    return world.deployments.save(rollout.now_in(Phase.FAILED, why))
-
-
-def _note(
-    world: World,
-    rollout: Rollout,
-    kind: Kind,
-    reason: str,
-    data: Mapping[str, Any],
-    step: str,
-    changes: tuple[Change, ...] = (),
-) -> None:
-    world.ledger.append(
-        Draft(
-            rollout.model,
-            kind,
-            rollout.version,
-            _actor(world, rollout),
-            reason,
-            changes=changes,
-            stage=rollout.stage,
-            data={"rollout": rollout.id, **data},
-            key=f"rollout:{rollout.id}:{step}",
-        )
+    note(
+        world,
+        rollout,
+        Kind.ROLLOUT_FAILED,
+        why,
+        {"findings": plain_findings(found)} if found else {},
+        "failed",
     )
+    return world.deployments.save(rollout.now_in(Phase.FAILED, why))
 
 
 # --- small ----------------------------------------------------------------------------------------------------------
@@ -332,15 +277,5 @@ def _note(
 
 def _has_all(world: World, rollout: Rollout, version: Version) -> bool:
     """Whether all traffic goes to the version already: a process that died had got that far."""
-    told = _told(world, rollout)
+    told = part_told(world, rollout)
     return told is not None and [r.digest for r in told.routes] == [version.digest]
-
-
-def _plain(found: Sequence[Finding]) -> Any:
-    return finite(plain(list(found)))
-
-
-def _actor(world: World, rollout: Rollout) -> Actor:
-    """Who wished for it, verified or not: the entry that opened it knows."""
-    opened = world.ledger.entries(rollout.model, key=opened_key(rollout.id))
-    return opened[0].draft.actor if opened else Actor(rollout.actor)
