@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from mlplatform.domain.routes import Route, Routes
+from tests.documents import assert_shown
 from tests.small_project import MODEL, Place
 
 BROKEN = 'model = "fraud"\nladder = ["live"]\nlader = 1\n'
@@ -88,7 +89,9 @@ def test_a_model_whose_policy_is_gone_is_told_and_taken_out_by_its_name_only(sql
         documents = platform.world.documents
         documents.publish(Routes(MODEL, 0, (Route("fraud", 7, "d7", "elsewhere"),)), "fraud")
         told = "endpoint churn still answers for fraud (fraud@7), which has no policy any more"
-        assert told in place.done("doctor", code=3)
+        found = place.done("doctor", code=3)
+        assert told in found
+        assert_shown("operations.md", "mlplatform doctor", in_the_shop(found))
         assert told in place.done("reconcile", code=3)
         assert told not in place.done("reconcile", MODEL)
         (place.folder / "fraud.toml").write_text(BROKEN)
@@ -102,8 +105,13 @@ def test_a_model_whose_policy_is_gone_is_told_and_taken_out_by_its_name_only(sql
         assert routes
         assert "fraud" in routes.models
         said = place.done("undeploy", "churn/fraud")
-        assert "endpoint churn answers for fraud no more, and goes on for others" in said
+        assert_shown("operations.md", "mlplatform undeploy shop/fraud", in_the_shop(said))
         routes = documents.routes(MODEL)
         assert routes
         assert routes.models == (MODEL,)
     place.done("doctor")
+
+
+def in_the_shop(said: str) -> str:
+    """As the document has it, where the endpoint has another name than its models."""
+    return said.replace("endpoint churn", "endpoint shop").replace("churn/fraud", "shop/fraud")
