@@ -6,7 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mlplatform.serving.problems import Problem
+from mlplatform.serving.problems import Problem, TooLarge
+
+SMALL_BYTES = 64_000_000
+"""What a body may take once it is read, however small it is; a larger one `TIMES` its own size."""
+TIMES = 16
+_HELD_BYTES = {b"{": 232, b"[": 64, b",": 24}
+"""At least so much does CPython hold for what begins with each, or stands between two of them."""
 
 
 def essence_of(content_type: bytes) -> str:
@@ -19,6 +25,7 @@ def essence_of(content_type: bytes) -> str:
 def parse(body: bytes) -> Any:
     """JSON by the letter: no key twice, no lone surrogates, no infinity. NaN, which pandas writes, is
     null."""
+    _check_size(body)
     text = text_of(body)
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
@@ -33,6 +40,18 @@ def parse(body: bytes) -> Any:
     if "\\ud" in text or "\\uD" in text:
         _check_surrogates(value)
     return value
+
+
+def _check_size(body: bytes) -> None:
+    """A list of empty objects takes thirty times its text: 16 MB of it would be half a gigabyte."""
+    if len(body) * max(_HELD_BYTES.values()) <= SMALL_BYTES:
+        return
+    held = sum(size * body.count(mark) for mark, size in _HELD_BYTES.items())
+    if held > max(SMALL_BYTES, TIMES * len(body)):
+        raise TooLarge(
+            f"the body would take {held / 1e6:.0f} MB in memory, more than {TIMES} times its own size:"
+            " send fewer rows, dataframe_split instead of records, or tensors in binary"
+        )
 
 
 def text_of(body: bytes) -> str:

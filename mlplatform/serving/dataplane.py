@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,9 @@ class Answer:
     rows: Rows | None = None
     outputs: Outputs | None = None
     problem: Problem | None = None
+    """Without a traceback: its frames would hold the request's body and this answer until a garbage collection."""
+    failure: Mapping[str, str] | None = None
+    """What the log is to tell of a problem of ours."""
     given_up = False
     """Whether the client was told that it is too late."""
     latency_us = 0
@@ -319,6 +322,9 @@ class DataPlane:
 
     def _refused(self, answer: Answer, error: Exception) -> Answer:
         problem = answer.problem = as_problem(error)
+        if problem.status >= 500:
+            answer.failure = logs.failure(problem)
+        problem.__traceback__ = problem.__context__ = problem.__cause__ = None
         answer.status, answer.payload = problem.status, PROTOCOLS[answer.protocol].error(problem)
         answer.ended = now = time.perf_counter()
         seconds = now - (answer.arrived or answer.started)
@@ -330,7 +336,7 @@ class DataPlane:
 
 
 def as_problem(error: Exception) -> Problem:
-    """What the client is told; its cause is for the log (`Seen`)."""
+    """What the client is told; its cause is for the log."""
     if isinstance(error, Problem):
         return error
     problem = ModelFailed(f"the server failed on this request: {type(error).__name__}")

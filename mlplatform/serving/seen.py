@@ -39,8 +39,8 @@ class Seen:
         """`answer`, where predictions were asked for; `problem`, where a page failed."""
         latency_us = answer.latency_us if answer else 0
         if response.status >= 500:
-            problem = problem or (answer.problem if answer else None)
-            fields = _fields(request, response, answer) | (logs.failure(problem) if problem else {})
+            why = logs.failure(problem) if problem else (answer and answer.failure) or {}
+            fields = {**_fields(request, response, answer), **why}
             logs.limited("request-failed", _line(request, response, answer), "error", fields)
         elif latency_us > self._slow_us:
             fields = _fields(request, response, answer)

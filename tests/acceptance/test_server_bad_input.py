@@ -24,6 +24,7 @@ from mlplatform.ports.extensions import ServerSpec, ServerState
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_mixed_bundle, make_onnx_bundle
 from tests.loading import exchange, head, request
+from tests.served_models import lengths
 
 NAMES = tuple(f"c{i}" for i in range(5))
 ROW = [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -75,9 +76,18 @@ def json_bodies() -> Iterator[Bad]:
         "not UTF-8": (b'{"inputs": [["\xff",2,3,4,5]]}', "not UTF-8: byte"),
         "lone surrogate": (b'{"dataframe_records": [{"\\ud800": 1}]}', "lone surrogate"),
         "zero byte": (b'{"inputs": [[1,2,3,4,5]]}\x00', "not JSON"),
+        "100,000 objects": (
+            b"[" + b",".join([b'{"a":1}'] * 100_000) + b"]",
+            "expected an object with one of",
+        ),
+        "100,000 lists": (b'{"inputs": [' + b",".join([b"[]"] * 100_000) + b"]}", "row 0 has 0 values"),
     }
     for name, (body, said) in bodies.items():
         yield Bad(f"JSON: {name}", invocation(body), 400, said)
+    many = b"[" + b",".join([b'{"a":1}'] * 400_000) + b"]"
+    yield Bad(
+        "JSON: 400,000 objects", invocation(many), 413, "102 MB in memory, more than 16 times its own size"
+    )
 
 
 def numbers() -> Iterator[Bad]:
@@ -102,6 +112,16 @@ def numbers() -> Iterator[Bad]:
         body = json.dumps({"dataframe_records": [record]}).encode()
         sent = request("/models/mixed/invocations", body)
         yield Bad(f"number: {name} for a whole number", sent, 400, "column 'age', row 0: expected")
+    for value, said in {
+        "null": "a missing value",
+        "NaN": "a missing value",
+        "3e38": "in the range of float",
+    }.items():
+        body = b'{"inputs": [[[1, 1]], [[%b, 3e38]]]}' % value.encode()
+        sent = request("/models/waves/invocations", body)
+        yield Bad(
+            f"number: {value} in a tensor", sent, 400, f"column 'wave', row 1: .*{said}.*no finite answer"
+        )
 
 
 def shapes() -> Iterator[Bad]:
@@ -278,7 +298,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
-    """One worker, with a model of five numbers and one of every kind of column."""
+    """One worker, with a model of five numbers, one of every kind of column, and one of tensors."""
     root = tmp_path_factory.mktemp("bad")
     documents = FolderDocuments(root / "servers")
     folder = documents.folder("e")
@@ -287,6 +307,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerState]:
     routes = (
         Route("plain", 1, plain.digest, str(root / "plain")),
         Route("mixed", 1, mixed.digest, str(root / "mixed")),
+        Route("waves", 1, lengths(root / "waves").digest, str(root / "waves")),
     )
     documents.publish(Routes("e", 0, routes))
     target = LocalTarget()

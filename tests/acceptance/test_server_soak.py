@@ -27,6 +27,7 @@ from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_mixed_bundle, make_onnx_bundle
 from tests.acceptance.test_server_bad_input import BAD, BODY_LIMIT, GOOD, NAMES, told
 from tests.loading import exchange, request
+from tests.served_models import lengths
 
 MINUTES = float(os.environ.get("MLPLATFORM_SOAK_MINUTES", "60"))
 GROWTH = 1.05
@@ -41,7 +42,7 @@ GOOD_ONES = (
 
 
 class Server:
-    """Two workers, one model in two versions that take turns, and another beside it."""
+    """Two workers, one model in two versions that take turns, and two others beside it."""
 
     def __init__(self, root: Path) -> None:
         self.documents = FolderDocuments(root / "servers")
@@ -49,10 +50,10 @@ class Server:
         self.folder = self.documents.folder("e")
         self._root, self._target = root, LocalTarget()
         self._plain = [make_onnx_bundle(root / f"plain{i}", NAMES, i, (0, 1)) for i in (1, 2)]
-        self._mixed = make_mixed_bundle(root / "mixed")
         self.swap(1)
-        other = Route("mixed", 1, self._mixed.digest, str(root / "mixed"))
-        self.documents.publish(Routes("e", 0, (other,)), "mixed")
+        others = {"mixed": make_mixed_bundle(root / "mixed"), "waves": lengths(root / "waves")}
+        for name, made in others.items():
+            self.documents.publish(Routes("e", 0, (Route(name, 1, made.digest, str(root / name)),)), name)
         limits = RequestLimits(max_body_bytes=BODY_LIMIT)
         self.state = self._target.apply(ServerSpec("e", self.folder, workers=2, limits=limits))
 

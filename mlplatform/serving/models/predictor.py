@@ -23,7 +23,7 @@ from mlplatform.serving.problems import ModelFailed, NotLoaded, NotThere, Proble
 from mlplatform.serving.protocols.table import PROTOCOLS
 from mlplatform.serving.protocols.tensors import Described
 from mlplatform.serving.values import FLOAT32_MAX
-from mlplatform.stats.batch import Array, Batch, Outputs
+from mlplatform.stats.batch import Array, Outputs
 
 if TYPE_CHECKING:  # loading the protocols of all extensions takes a worker a tenth of its start
     from mlplatform.ports.extensions import Predictor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # loading the protocols of all extensions takes a worker a te
 INLINE_LIMIT_US = 300.0
 """A prediction that is expected to take longer leaves the event loop; a thread costs 20 to 30 us, so short
 ones stay."""
+LARGE = math.sqrt(FLOAT32_MAX)
 
 
 @dataclass(frozen=True)
@@ -175,27 +176,48 @@ def answer(name: str, model: Predictor, rows: Rows) -> Outputs:
     try:
         outputs = model.predict(batch)
     except Exception as error:
-        if rows.missing:
-            raise Problem(f"{name} cannot answer rows with missing values; send every column") from error
+        if why := _hard_to_answer(rows):
+            raise Problem(f"{why}; {name} cannot answer it") from error
         raise ModelFailed(f"{name} failed on this request: {type(error).__name__}") from error
     if len(outputs.predictions) != batch.rows:
         raise ModelFailed(f"{name} answered {len(outputs.predictions)} rows of {batch.rows}")
-    if not (_finite(outputs.predictions) and (outputs.scores is None or _finite(outputs.scores))):
-        if rows.missing:
-            raise Problem(f"{name} has no finite answer for rows with missing values; send every column")
-        if extreme := _extreme(batch):
-            raise Problem(f"{extreme}; {name} has no finite answer for it")
+    if not _is_finite(outputs):
+        if why := _hard_to_answer(rows):
+            raise Problem(f"{why}; {name} has no finite answer for it")
         raise ModelFailed(f"{name} answered with a number that is not finite")
     return outputs
 
 
-def _extreme(batch: Batch) -> str:
-    """A value that is no longer finite where a model computes with 32 bits; empty when there is none."""
-    for name, values in batch.columns().items():
-        if values.dtype.kind == "f" and (beyond := np.abs(values) > FLOAT32_MAX).any():
-            row = int(beyond.argmax())
-            return f"column {name!r}, row {row}: expected a number in the range of float, got {values[row]}"
+def _hard_to_answer(rows: Rows) -> str:
+    """A missing value, or one so large that its square is no longer finite in 32 bits; empty when there is none."""
+    for name, values in rows.batch.columns().items():
+        if (gaps := _gaps(values)).any():
+            return f"column {name!r}, row {_row(gaps)}: a missing value"
+    for name, values in rows.batch.columns().items():
+        if values.dtype.kind == "f" and (beyond := np.abs(values) > LARGE).any():
+            found = values.reshape(-1)[int(beyond.argmax())]
+            return (
+                f"column {name!r}, row {_row(beyond)}: expected a number in the range of float, got {found:g}"
+            )
     return ""
+
+
+def _gaps(values: Array) -> Array:
+    if values.dtype.kind in "fM":
+        return np.asarray(np.isnan(values) if values.dtype.kind == "f" else np.isnat(values))
+    if values.dtype == object:
+        return np.asarray(values == np.array(None), bool)
+    return np.zeros(1, bool)
+
+
+def _row(marked: Array) -> int:
+    return int(marked.argmax()) // max(1, marked[:1].size)
+
+
+def _is_finite(outputs: Outputs) -> bool:
+    if not _finite(outputs.predictions) or (outputs.scores is not None and not _finite(outputs.scores)):
+        return False
+    return outputs.others is None or all(map(_finite, outputs.others.values()))
 
 
 def _finite(values: Array) -> bool:

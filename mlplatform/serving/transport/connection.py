@@ -19,6 +19,8 @@ SLOW_SECONDS = 12.0
 LINGER_SECONDS = 5.0
 """After a refusal, what a client still sends is read and thrown away for so long: closed at once, the connection
 would be reset, and the client might never read why."""
+LAST_WORD_SECONDS = 1.0
+"""The same for a client that was too slow already: its socket is free 15 s after it began."""
 BURST = 16
 """Pipelined requests that are answered before other connections have their turn."""
 ONE_WRITE_BYTES = 65_536
@@ -166,6 +168,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, response: Response, connection: bytes, method: str) -> None:
         if not self._waits:  # the client has gone
+            response.after = None
             return
         self._waits = False
         self._write(response, connection, method)
@@ -192,6 +195,7 @@ class Connection(asyncio.Protocol):
             write(body)
         if response.after is not None:
             server.after(response.after)
+            response.after = None  # it may hold the response itself
 
     # --- the client's part ------------------------------------------------------------------------------------
 
@@ -203,7 +207,8 @@ class Connection(asyncio.Protocol):
         if self._closing or self._paused or unread:
             self._transport.abort()
         elif self._reader.partial:
-            self._refuse(TooSlow(f"the request was not complete after {SLOW_SECONDS:.0f} s"))
+            problem = TooSlow(f"the request was not complete after {SLOW_SECONDS:.0f} s")
+            self._refuse(problem, LAST_WORD_SECONDS)
         else:
             self._close()
 
@@ -244,7 +249,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: Problem, linger_seconds: float = LINGER_SECONDS) -> None:
         """Say why, throw away what the client still sends, close."""
         self._closing = True
         self._send(self._app.refuse(problem, self._reader.path), CLOSE)
@@ -254,7 +259,7 @@ class Connection(asyncio.Protocol):
         if self._held_up:
             self._held_up = False
             self._transport.resume_reading()
-        self.due = self._loop.time() + LINGER_SECONDS
+        self.due = self._loop.time() + linger_seconds
         if self._ended:
             self._transport.close()
         elif self._transport.can_write_eof():

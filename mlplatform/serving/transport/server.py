@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 BACKLOG = 2048
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
 LAST_REQUEST_SECONDS = 0.5
 """When the server ends, connections stay open for so long: a request that is just under way is still answered."""

@@ -11,6 +11,7 @@ from mlplatform.domain.bundle import Column, Manifest
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.serving.decode import RowDecoder
 from mlplatform.testing.bundles import make_log_bundle, make_mixed_bundle, make_onnx_bundle
+from tests.served_models import lengths, pixels, spam
 
 Publish = Callable[..., None]
 
@@ -40,6 +41,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """Answers log(x)."""
     folder = tmp_path_factory.mktemp("bundles") / "log"
     return folder, make_log_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def fuzzed(
+    tmp_path_factory: pytest.TempPathFactory, numeric: tuple[Path, Manifest], mixed: tuple[Path, Manifest]
+) -> dict[str, tuple[Path, Manifest]]:
+    """A model of numbers, one of every kind of column, two of tensors, and one of text."""
+    folder = tmp_path_factory.mktemp("bundles")
+    made = {"lengths": lengths, "pixels": pixels, "spam": spam}
+    others = {name: (folder / name, make(folder / name)) for name, make in made.items()}
+    return {"numbers": numeric, "mixed": mixed, **others}
 
 
 @pytest.fixture

@@ -13,8 +13,11 @@ from mlplatform.serving.calls import Call
 
 Sent = tuple[str, Call]
 JSON = b"application/json"
+MODELS = ("numbers", "mixed", "lengths", "pixels", "spam")
 ROWS = [[0.5, -1.25, 3.0], [1.0, 2.0, -0.0]]
 RECORD = {"amount": 45.0, "age": 6, "vip": True, "city": "Wien", "note": None, "ts": "2026-01-31T12:00:00Z"}
+WAVES = [[[0.5, -1.0], [2.0, 3.0]], [[1.0, 0.0], [-1.0, 4.0]]]
+PICTURES = [[[[7] * 3] * 3] * 2, [[[200] * 3] * 3] * 2]
 COLUMNS = {"amount": "FP64", "age": "INT64", "vip": "BOOL", "city": "BYTES", "ts": "BYTES"}
 JUNK: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 3, 255, 2**31, 2**63, -(2**63), 2**70, 1.5, 1e308, 5e-324, -0.0),
@@ -66,6 +69,12 @@ def good() -> list[Sent]:
     sent.append(("mlflow", call(json.dumps({"dataframe_records": [RECORD, RECORD]}).encode(), "mixed", JSON)))
     sent.append(("mlflow", call(b"a,b,c\n0.5,1,2\n1,-2,3\n", "numbers", b"text/csv")))
     sent.append(("mlflow", call(b'amount,age,vip,city\n45,6,true,"Wi,en"\n', "mixed", b"text/csv")))
+    for model, body in {
+        "lengths": {"inputs": WAVES},
+        "pixels": {"inputs": {"image": PICTURES, "factor": [1.0, 0.5]}},
+        "spam": {"dataframe_records": [{"text": "win money"}, {"text": "at noon"}]},
+    }.items():
+        sent.append(("mlflow", call(json.dumps(body).encode(), model, JSON)))
     for binary in (False, True):
         sent.append(("v2", tensors("numbers", {"x": ("FP32", np.array(ROWS))}, binary)))
         sent.append(
@@ -73,6 +82,10 @@ def good() -> list[Sent]:
         )
         values = {n: (d, np.array([RECORD[n]] * 2, object)) for n, d in COLUMNS.items()}
         sent.append(("v2", tensors("mixed", values, binary)))
+        sent.append(("v2", tensors("lengths", {"wave": ("FP32", np.array(WAVES))}, binary)))
+        seen = {"image": ("UINT8", np.array(PICTURES)), "factor": ("FP32", np.array([1.0, 0.5]))}
+        sent.append(("v2", tensors("pixels", seen, binary, "brightness")))
+        sent.append(("v2", tensors("spam", {"text": ("BYTES", np.array(["win", "noon"], object))}, binary)))
     return sent
 
 
@@ -82,7 +95,9 @@ def call(body: bytes, model: str, content_type: bytes = b"", json_length: bytes 
     return made
 
 
-def tensors(model: str, inputs: dict[str, tuple[str, Any]], binary: bool) -> Call:
+def tensors(
+    model: str, inputs: dict[str, tuple[str, Any]], binary: bool, output: str = "predictions"
+) -> Call:
     forms, buffers = [], b""
     for name, (datatype, values) in inputs.items():
         form: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
@@ -93,7 +108,7 @@ def tensors(model: str, inputs: dict[str, tuple[str, Any]], binary: bool) -> Cal
         else:
             form["data"] = values.ravel().tolist()
         forms.append(form)
-    body: dict[str, Any] = {"id": "k", "inputs": forms, "outputs": [{"name": "predictions"}]}
+    body: dict[str, Any] = {"id": "k", "inputs": forms, "outputs": [{"name": output}]}
     head = json.dumps({**body, "parameters": {"binary_data_output": binary}}).encode()
     return call(head + buffers, model, JSON, str(len(head)).encode() if binary else None)
 
@@ -102,7 +117,7 @@ def packed(datatype: str, values: Any) -> bytes:
     if datatype == "BYTES":
         texts = [str(v).encode() for v in values.ravel()]
         return b"".join(len(t).to_bytes(4, "little") + t for t in texts)
-    kinds = {"FP64": "<f8", "FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
+    kinds = {"FP64": "<f8", "FP32": "<f4", "INT64": "<i8", "BOOL": "?", "UINT8": "u1"}
     return bytes(values.astype(kinds[datatype]).tobytes())
 
 
@@ -137,7 +152,7 @@ def _length(random: Random, made: Call) -> None:
 
 
 def _address(random: Random, made: Call) -> None:
-    made.model = random.choice(("numbers", "mixed", "other", "é/.."))
+    made.model = random.choice((*MODELS, "other", "é/.."))
     made.version = random.choice(("", "1", "2", "-1", "1e0", "٣"))
     made.content_type = random.choice((JSON, JSON, b"", b"text/csv", b"application/octet-stream", b"\xff;;="))
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,14 +21,16 @@ from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.serving.calls import Call
 from mlplatform.serving.dataplane import Answer, DataPlane
 from mlplatform.serving.protocols.tensors import NUMPY
-from tests.unit.serving.mutations import good, harmed
+from tests.unit.serving.mutations import MODELS, good, harmed
 
 Bundle = tuple[Path, Manifest]
 Sent = tuple[str, Call]
 LATE_S = 5.0
 """Of CPU; other tests may run beside this one."""
-COLUMNS = ("a", "b", "c", "amount", "age", "vip", "city", "note", "ts", "é", "")
-MODELS = ("numbers", "mixed")
+COLUMNS = (
+    *("a", "b", "c", "amount", "age", "vip", "city", "note", "ts", "wave", "image", "factor", "text"),
+    *("é", ""),
+)
 
 
 # Outside tests it is no error that a float64 is too large for a model of float32.
@@ -36,22 +38,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 
 
 class Plane:
-    """A data plane with a model of numbers and one of every kind of column."""
-
-    def __init__(self, folder: Path, numeric: Bundle, mixed: Bundle) -> None:
-        routes = tuple(
-            Route(name, 1, manifest.digest, str(path))
-            for name, (path, manifest) in zip(MODELS, (numeric, mixed), strict=True)
-        )
+    def __init__(self, folder: Path, bundles: Mapping[str, Bundle]) -> None:
+        routes = tuple(Route(name, 1, made.digest, str(path)) for name, (path, made) in bundles.items())
         document = Routes("e", 1, routes, capture=CaptureRule(context=("ts",), sample=0.1))
         (folder / "routes.json").write_bytes(document.encode())
         self.seen: Counter[tuple[str, int]] = Counter()
         self._runner = asyncio.Runner()
         self._plane = DataPlane(folder)
         self._runner.run(self._plane.router.look())
-        for name in MODELS:
+        for name in bundles:
             self._runner.run(self._plane.router.wake(name))
-        assert len(self._plane.router.table.arms) == len(MODELS), self._plane.router.error
+        assert len(self._plane.router.table.arms) == len(bundles), self._plane.router.error
 
     async def _answer(self, protocol: str, call: Call) -> Answer:
         answer = self._plane.predict(protocol, call)
@@ -82,8 +79,8 @@ class Plane:
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory, numeric: Bundle, mixed: Bundle) -> Iterator[Plane]:
-    made = Plane(tmp_path_factory.mktemp("plane"), numeric, mixed)
+def plane(tmp_path_factory: pytest.TempPathFactory, fuzzed: Mapping[str, Bundle]) -> Iterator[Plane]:
+    made = Plane(tmp_path_factory.mktemp("plane"), fuzzed)
     yield made
     made.close()
 

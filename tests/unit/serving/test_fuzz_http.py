@@ -9,7 +9,7 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -59,9 +59,8 @@ class Listening:
 class Wire:
     """A server whose connections are pairs of sockets."""
 
-    def __init__(self, folder: Path, numeric: Bundle, mixed: Bundle) -> None:
-        named = {"numbers": numeric, "mixed": mixed}
-        routes = tuple(Route(name, 1, m.digest, str(path)) for name, (path, m) in named.items())
+    def __init__(self, folder: Path, bundles: Mapping[str, Bundle]) -> None:
+        routes = tuple(Route(name, 1, made.digest, str(path)) for name, (path, made) in bundles.items())
         (folder / "routes.json").write_bytes(
             Routes("e", 1, routes, capture=CaptureRule(context=("ts",), sample=0.1)).encode()
         )
@@ -165,8 +164,8 @@ def others_requests(sent: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def wire(tmp_path_factory: pytest.TempPathFactory, numeric: Bundle, mixed: Bundle) -> Iterator[Wire]:
-    made = Wire(tmp_path_factory.mktemp("wire"), numeric, mixed)
+def wire(tmp_path_factory: pytest.TempPathFactory, fuzzed: Mapping[str, Bundle]) -> Iterator[Wire]:
+    made = Wire(tmp_path_factory.mktemp("wire"), fuzzed)
     yield made
     made.close()
 

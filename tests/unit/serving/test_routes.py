@@ -18,7 +18,7 @@ from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.models.predictor import Table, answer
 from mlplatform.serving.models.routes import Router
 from mlplatform.serving.problems import ModelFailed, Problem
-from mlplatform.stats.batch import Batch, Outputs
+from mlplatform.stats.batch import Array, Batch, Outputs
 
 Bundle = tuple[Path, Manifest]
 Publish = Callable[..., None]
@@ -230,18 +230,39 @@ class Answers:
         (Outputs(np.array([np.inf])), "not finite"),
         (Outputs(np.full((1, 50), np.inf)), "not finite"),
         (Outputs(np.array([1]), np.array([[0.5, np.nan]])), "not finite"),
+        (Outputs(np.array([1.0]), others={"second": np.array([[1.0, -np.inf]])}), "not finite"),
         (Outputs(np.array([1, 2])), "answered 2 rows of 1"),
     ],
 )
-def test_a_model_that_fails_is_the_servers_fault_but_not_when_values_were_missing(
-    outputs: Outputs | Exception, said: str
-) -> None:
+def test_a_model_that_fails_is_the_servers_fault(outputs: Outputs | Exception, said: str) -> None:
     batch = Batch(("a",), np.zeros((1, 1)))
     with pytest.raises(ModelFailed, match=said) as caught:
         answer("m@1", Answers(outputs), Rows(batch))
     assert caught.value.status == 500
     assert "secret" not in str(caught.value)
-    if "rows of" not in said:
-        with pytest.raises(Problem) as asked:
-            answer("m@1", Answers(outputs), Rows(batch, missing=True))
-        assert asked.value.status == 400
+
+
+GAP, HUGE = "a missing value", "expected a number in the range of float"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.array([0.5, np.nan]), GAP),
+        (np.array([[[0.5, 1.0]], [[np.nan, 1.0]]], np.float32), GAP),
+        (np.array(["x", None], object), GAP),
+        (np.array(["2026-01-31", "NaT"], "datetime64[ns]"), GAP),
+        (np.array([0.5, -1e300]), HUGE),
+        (np.array([[0.5, 1.0], [3e38, 3e38]], np.float32), HUGE),
+    ],
+)
+@pytest.mark.parametrize(
+    "outputs", [RuntimeError("secret path /etc"), Outputs(np.array([1.0, np.nan]))], ids=["raises", "nan"]
+)
+def test_a_model_that_fails_on_a_missing_or_huge_value_is_the_clients_error(
+    outputs: Outputs | Exception, values: Array, said: str
+) -> None:
+    with pytest.raises(Problem) as asked:
+        answer("m@1", Answers(outputs), Rows(Batch(("a",), arrays={"a": values})))
+    assert asked.value.status == 400
+    assert str(asked.value).startswith(f"column 'a', row 1: {said}")

@@ -42,7 +42,7 @@ def answer(status: int, latency_us: int = 1500) -> Answer:
     answer = Answer("01890a5d-ac96-774b-bcce-b302099a8057", "mlflow", 0.0)
     answer.status, answer.latency_us = status, latency_us
     if status >= 500:
-        answer.problem = as_problem(ValueError(f"could not convert {SECRET}"))
+        answer.failure = logs.failure(as_problem(ValueError(f"could not convert {SECRET}")))
     return answer
 
 
