@@ -1,5 +1,5 @@
-"""The same requests to `mlflow models serve` and to our server: the same answers and status codes over all types of
-columns and forms of bodies; where they differ, it is written down why. MLflow's own client is answered too.
+"""The same requests to `mlflow models serve` and to our server: the same answers, status codes and error bodies over
+all types of columns and forms of bodies; where they differ, it is written down why. MLflow's own client asks too.
 
 Both serve a model whose answer is its row as text, so that a value that was read differently shows.
 """
@@ -32,6 +32,8 @@ from mlplatform.stats.batch import Batch, Outputs
 from tests.unit.serving.over_http import in_thread
 
 SECONDS = 120.0
+FAILS = "Atlantis"
+"""A town that the model fails on."""
 COLUMNS = (
     Column("flag", "boolean"),
     Column("level", "integer"),
@@ -59,6 +61,8 @@ def text(kind, value):
 
 class Echo(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
+        if (model_input["city"] == "{fails}").any():
+            raise RuntimeError("it does not like this town")
         columns = {{n: model_input[n].tolist() if n in model_input else [None] * len(model_input) for n in KINDS}}
         return ["|".join(text(k, columns[n][i]) for n, k in KINDS.items()) for i in range(len(model_input))]
 
@@ -75,6 +79,8 @@ class Echo:
 
     def predict(self, batch: Batch) -> Outputs:
         columns = batch.columns()
+        if FAILS in columns["city"]:
+            raise RuntimeError("it does not like this town")
         rows = ("|".join(shown(c, columns[c.name][i]) for c in COLUMNS) for i in range(batch.rows))
         return Outputs(np.array(list(rows), object))
 
@@ -135,7 +141,7 @@ def save_model(root: Path) -> None:
     from mlflow.types import ColSpec, Schema
 
     code = root / "echo.py"
-    code.write_text(MODEL.format(kinds={column.name: column.dtype for column in COLUMNS}))
+    code.write_text(MODEL.format(fails=FAILS, kinds={column.name: column.dtype for column in COLUMNS}))
     inputs = Schema([ColSpec(column.dtype, column.name, required=column.required) for column in COLUMNS])
     signature = ModelSignature(inputs, Schema([ColSpec("string")]))
     mlflow.pyfunc.save_model(
@@ -173,6 +179,13 @@ NAMES, VALUES = list(ROW), list(ROW.values())
 HEAD = "flag,level,age,rate,amount,city,note,bonus\n"
 JSON, CSV = "application/json", "text/csv"
 ABSENT = object()
+OK = (200, "")
+BAD = (400, "BAD_REQUEST")
+INVALID = (400, "INVALID_PARAMETER_VALUE")
+"""That the rows do not fit the signature, as MLflow says it."""
+TEXT = "text"
+"""In place of a code, where the body is not JSON."""
+MEDIA_TYPE = (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 def row(**changes: Any) -> Any:
@@ -243,53 +256,84 @@ SAME: dict[str, Any] = {
     "no body": (JSON, ""),
     "CSV, integer missing": (CSV, HEAD + "true,,4,0.1,1.5,Wien,n,2.5\n"),
     "CSV, text for a number": (CSV, HEAD + "true,3,4,x,1.5,Wien,n,2.5\n"),
-    "another content type": ("text/plain", "x"),
-    "another charset": (f"{JSON}; charset=latin-1", json.dumps(row())),
 }
-DIFFERENT: dict[str, tuple[Any, int, int, str]] = {
-    "unknown column": (row(more=1), 200, 400, "MLflow drops it; a mistyped optional column would be lost"),
-    "null boolean": (row(flag=None), 200, 400, "MLflow makes it False"),
-    "3.5 as integer": (row(level=3.5), 200, 400, "MLflow cuts it to 3"),
-    "2**31 as integer": (row(level=2**31), 200, 400, "MLflow wraps it to -2**31"),
-    "2**63 as long": (row(age=2**63), 200, 400, "MLflow wraps it to -2**63"),
-    "1e39 as float": (row(rate=1e39), 200, 400, "MLflow makes it infinite"),
-    "infinity": (row(amount=float("inf")), 200, 400, "no number of JSON"),
-    "text for a number": (row(amount="1.5"), 200, 400, "MLflow guesses"),
-    "text for an integer": (row(level="3"), 200, 400, "MLflow guesses"),
-    "boolean for a number": (row(amount=True), 200, 400, "MLflow guesses"),
-    "boolean for an integer": (row(level=True), 200, 400, "MLflow guesses"),
-    "text for a boolean": (row(flag="false"), 200, 400, "MLflow makes every text True, and 'false' too"),
-    "number for a boolean": (row(flag=2), 200, 400, "MLflow guesses"),
-    "number for text": (row(city=7), 200, 400, "MLflow guesses"),
-    "object for text": (row(city={"a": 1}), 200, 400, "MLflow guesses"),
-    "number for a time": (row(seen=1769860800), 200, 400, "MLflow reads nanoseconds"),
-    "index of another length": (split(NAMES, [VALUES], index=[1, 2]), 200, 400, "MLflow repeats the row"),
-    "parameters nobody has": ({"inputs": [ROW], "params": {"k": 1}}, 200, 400, "MLflow drops them"),
+DIFFERENT: dict[str, tuple[Any, tuple[int, str], tuple[int, str], str]] = {
+    "unknown column": (row(more=1), OK, INVALID, "MLflow drops it; a mistyped optional column would be lost"),
+    "null boolean": (row(flag=None), OK, BAD, "MLflow makes it False"),
+    "3.5 as integer": (row(level=3.5), OK, BAD, "MLflow cuts it to 3"),
+    "2**31 as integer": (row(level=2**31), OK, BAD, "MLflow wraps it to -2**31"),
+    "2**63 as long": (row(age=2**63), OK, BAD, "MLflow wraps it to -2**63"),
+    "1e39 as float": (row(rate=1e39), OK, BAD, "MLflow makes it infinite"),
+    "infinity": (row(amount=float("inf")), OK, BAD, "no number of JSON"),
+    "text for a number": (row(amount="1.5"), OK, BAD, "MLflow guesses"),
+    "text for an integer": (row(level="3"), OK, BAD, "MLflow guesses"),
+    "boolean for a number": (row(amount=True), OK, BAD, "MLflow guesses"),
+    "boolean for an integer": (row(level=True), OK, BAD, "MLflow guesses"),
+    "text for a boolean": (row(flag="false"), OK, BAD, "MLflow makes every text True, and 'false' too"),
+    "number for a boolean": (row(flag=2), OK, BAD, "MLflow guesses"),
+    "number for text": (row(city=7), OK, BAD, "MLflow guesses"),
+    "object for text": (row(city={"a": 1}), OK, BAD, "MLflow guesses"),
+    "number for a time": (row(seen=1769860800), OK, BAD, "MLflow reads nanoseconds"),
+    "index of another length": (split(NAMES, [VALUES], index=[1, 2]), OK, BAD, "MLflow repeats the row"),
+    "parameters nobody has": ({"inputs": [ROW], "params": {"k": 1}}, OK, BAD, "MLflow drops them"),
     "key twice": (
         (JSON, json.dumps(row())[:-1] + ', "dataframe_records": []}'),
-        400,
-        400,
+        INVALID,
+        BAD,
         "MLflow takes the last",
     ),
-    "time with Z": (row(seen="2026-01-31T12:00:00Z"), 400, 200, "MLflow takes no time zone"),
-    "time with an offset": (row(seen="2026-01-31T12:00:00+02:00"), 400, 200, "MLflow takes no time zone"),
+    "time with Z": (row(seen="2026-01-31T12:00:00Z"), INVALID, OK, "MLflow takes no time zone"),
+    "time with an offset": (row(seen="2026-01-31T12:00:00+02:00"), INVALID, OK, "MLflow takes no time zone"),
     "CSV with a time": (
         (CSV, "flag,level,age,rate,amount,city,seen\ntrue,3,4,1,1,x,2026-01-31\n"),
-        400,
-        200,
+        BAD,
+        OK,
         "pandas",
     ),
-    "instances as rows": ({"instances": [VALUES]}, 400, 200, "in the signature's order"),
-    "inputs as rows": ({"inputs": [VALUES]}, 400, 200, "in the signature's order"),
-    "no content type": (("", "x"), 500, 415, "MLflow fails"),
+    "instances as rows": ({"instances": [VALUES]}, INVALID, OK, "in the signature's order"),
+    "inputs as rows": ({"inputs": [VALUES]}, INVALID, OK, "in the signature's order"),
+    "another content type": (("text/plain", "x"), (415, TEXT), MEDIA_TYPE, "MLflow's body is text"),
+    "another charset": (
+        (f"{JSON}; charset=latin-1", json.dumps(row())),
+        (415, TEXT),
+        MEDIA_TYPE,
+        "MLflow's body is text",
+    ),
+    "no content type": (("", "x"), (500, TEXT), MEDIA_TYPE, "MLflow fails"),
+    "a model that fails": (
+        row(city=FAILS),
+        BAD,
+        (500, "INTERNAL_ERROR"),
+        "the request is sound: this counts against the version, and is no reason to mend the request",
+    ),
 }
+
+
+LEFT_OUT = {"stack_trace", "sqlstate", "error_class"}
+"""Of MLflow's error bodies: its traceback, and two that tell errors apart which have one code here too."""
+
+
+def post(url: str, sent: Any) -> httpx.Response:
+    content_type, body = sent if isinstance(sent, tuple) else (JSON, json.dumps(sent))
+    headers = {"content-type": content_type} if content_type else {}
+    return httpx.post(f"{url}/invocations", content=body.encode(), headers=headers, timeout=SECONDS)
 
 
 def ask(url: str, sent: Any) -> tuple[int, Any]:
-    content_type, body = sent if isinstance(sent, tuple) else (JSON, json.dumps(sent))
-    headers = {"content-type": content_type} if content_type else {}
-    answer = httpx.post(f"{url}/invocations", content=body.encode(), headers=headers, timeout=SECONDS)
-    return answer.status_code, answer.json()["predictions"] if answer.status_code == 200 else None
+    """The status, with the predictions or the body that tells what is wrong: its keys and its code."""
+    answer = post(url, sent)
+    if answer.status_code == 200:
+        return 200, answer.json()["predictions"]
+    body = answer.json()
+    return answer.status_code, (sorted(set(body) - LEFT_OUT), body["error_code"])
+
+
+def outcome(answer: httpx.Response) -> tuple[int, str]:
+    """The status, and the code of what is wrong."""
+    if answer.status_code == 200:
+        return OK
+    is_json = answer.headers["content-type"] == JSON
+    return answer.status_code, answer.json()["error_code"] if is_json else TEXT
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -299,14 +343,22 @@ def test_both_servers_answer_the_same(theirs: str, ours: str, name: str) -> None
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_where_they_differ_on_purpose(theirs: str, ours: str, name: str) -> None:
-    sent, their_status, our_status, why = DIFFERENT[name]
-    assert (ask(theirs, sent)[0], ask(ours, sent)[0]) == (their_status, our_status), why
+    sent, their_outcome, our_outcome, why = DIFFERENT[name]
+    assert (outcome(post(theirs, sent)), outcome(post(ours, sent))) == (their_outcome, our_outcome), why
+
+
+def test_an_error_is_one_line_without_the_traceback_that_mlflow_sends(theirs: str, ours: str) -> None:
+    assert "Traceback" in post(theirs, DIFFERENT["a model that fails"][0]).json()["stack_trace"]
+    for sent in (*SAME.values(), *(sent for sent, *_ in DIFFERENT.values())):
+        if (answer := post(ours, sent)).status_code != 200:
+            assert sorted(answer.json()) == ["error_code", "message"]
+            assert "Traceback" not in answer.text and "\n" not in answer.json()["message"]
 
 
 def test_the_table_has_answers_and_refusals_of_every_type(ours: str) -> None:
-    statuses = {name: ask(ours, sent)[0] for name, sent in SAME.items()}
-    assert sum(status == 200 for status in statuses.values()) >= 35
-    assert set(statuses.values()) == {200, 400, 415}
+    outcomes = {name: outcome(post(ours, sent)) for name, sent in SAME.items()}
+    assert sum(found == OK for found in outcomes.values()) >= 35
+    assert set(outcomes.values()) == {OK, BAD, INVALID}
     assert ask(ours, SAME["records"])[1] == [
         "True|3|4|0.10000000149011612|1.5|'Wien'|2026-01-31T12:00:00.000000000|'n'|2.5",
         "False|-7|4|0.10000000149011612|-0.25|'Zürich ☃'|2026-01-31T12:00:00.000000000|'n'|2.5",
