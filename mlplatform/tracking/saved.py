@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlplatform.domain.bundle import NUMPY_DTYPES, Column
+from mlplatform.domain.signature import foreign_column
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
 from mlplatform.tracking.client import one_line, quiet
@@ -80,7 +81,8 @@ class SavedModel:
 
 
 def load(path: Path) -> SavedModel:
-    """Raises UsageError for a folder that holds no model that MLflow loads. Runs the model's code."""
+    """Raises UsageError for a folder that holds no model that MLflow loads, or one whose signature has columns that
+    are not served. Runs the model's code."""
     if not (path / "MLmodel").is_file():
         raise UsageError(
             what=f"{path} is no model folder of MLflow: it has no MLmodel",
@@ -90,12 +92,16 @@ def load(path: Path) -> SavedModel:
         with quiet():
             import mlflow.pyfunc
 
-            return SavedModel(path, mlflow.pyfunc.load_model(str(path)))
+            loaded = mlflow.pyfunc.load_model(str(path))
     except Exception as error:  # whatever the model's own code runs into
         raise UsageError(
             what=f"MLflow does not load {path}: {type(error).__name__}: {one_line(error)}",
             hint="Load it with mlflow.pyfunc.load_model where it was saved, to see why.",
         ) from error
+    schema = loaded.metadata.get_input_schema()
+    if schema is not None and (wrong := foreign_column(schema.to_dict())):
+        raise UsageError(what=wrong[0], hint=wrong[1])
+    return SavedModel(path, loaded)
 
 
 def _column(name: str, spec: Any, required: bool) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlplatform.errors import UnsafeArtifact
+from mlplatform.domain.signature import foreign_column
+from mlplatform.errors import Refused, UnsafeArtifact
 from mlplatform.trust import scan
 from mlplatform.trust.limits import MAX_BYTES, MAX_DEPTH, MAX_FILES, MAX_TEXT, Unsafe
 
@@ -28,7 +30,8 @@ class Inspector:
     """Port Trust."""
 
     def inspect(self, folder: Path, allow: Sequence[str]) -> None:
-        """Raises UnsafeArtifact for the first thing that may not be loaded. Runs nothing of the folder.
+        """Raises UnsafeArtifact for the first thing that may not be loaded, Refused for a signature that is not served.
+        Runs nothing of the folder.
 
         `allow`: runtimes permitted by the policy; a model in the format of another one is refused. Of a runtime that
         runs the model's own code there is no saying what a file does: only its form is looked at.
@@ -40,6 +43,7 @@ class Inspector:
                     current = found_file
                 current = folder / "MLmodel"
                 _check_code_model(current)
+                _check_signature(current)
                 return
             wanted = {FORMATS[runtime] for runtime in allow if runtime in FORMATS}
             if not wanted:
@@ -49,6 +53,7 @@ class Inspector:
                 found.add(scan.identify(current, current.relative_to(folder)))
             current = folder / "MLmodel"
             _check_mlmodel(current)
+            _check_signature(current)
             current = folder
             _check_formats(found, wanted)
         except Unsafe as error:
@@ -130,6 +135,18 @@ def _check_mlmodel(path: Path) -> None:
     requirements = path.parent / "requirements.txt"
     if requirements.is_file():
         _check_requirements(requirements)
+
+
+def _check_signature(path: Path) -> None:
+    signature = _load_yaml(path).get("signature")
+    if not isinstance(signature, dict) or signature.get("inputs") is None:
+        return
+    try:
+        wrong = foreign_column(json.loads(signature["inputs"]))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unsafe(f"its signature is none: {error}") from error
+    if wrong:
+        raise Refused(what=wrong[0], hint=wrong[1])
 
 
 def _flavors(path: Path) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.types import Schema
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -449,6 +450,60 @@ def test_any_flavor_of_mlflow_is_logged_by_its_folder_as_a_model_that_runs_code(
         mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows[["a"]], churn))
     with pytest.raises(UsageError, match="the rows have more, which the model's signature lacks"):
         mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows.assign(more=1), churn))
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an array": ({"type": "array", "items": {"type": "long"}}, "Array(long)", "TensorSpec"),
+    "arrays in arrays": (
+        {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+        "Array(Array(string))",
+        "TensorSpec",
+    ),
+    "an object": ({"type": "object", "properties": {"a": {"type": "string"}}}, "Object", "JSON in a string"),
+    "a map": ({"type": "map", "values": {"type": "double"}}, "Map(string -> double)", "JSON in a string"),
+    "any type": ({"type": "any"}, "AnyType", "Give it a type"),
+    "a vector of Spark's": ({"type": "sparkml_vector"}, "SparkMLVector", "TensorSpec"),
+}
+LENGTHS = "class M(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+LENGTHS += "        return model_input['tags'].map(len).to_numpy()\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("spec", "kind", "fix"), FOREIGN.values(), ids=FOREIGN)
+def test_a_saved_model_with_columns_of_other_types_is_refused_by_column_and_type(
+    store: Mlflow, tmp_path: Path, spec: dict[str, Any], kind: str, fix: str
+) -> None:
+    inputs = Schema.from_json(json.dumps([{"type": "double", "name": "a"}, {**spec, "name": "tags"}]))
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (), inputs=inputs)
+    rows = pd.DataFrame({"a": np.arange(ROWS) / 7.0, "tags": [[1, 2]] * ROWS})
+    with pytest.raises(UsageError, match=r"^column tags of the model's signature is of") as caught, quiet():
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows, np.arange(ROWS) % 2))
+    assert f"MLflow's type {kind}, which is not served" in str(caught.value)
+    assert fix in caught.value.next_step
+    assert store.call("search_runs", ["0"]) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_types_that_mlflow_finds_in_nested_cells_are_refused(store: Mlflow, tmp_path: Path) -> None:
+    """As a person gets such a signature: without asking for it."""
+    rows = pd.DataFrame({"a": np.arange(ROWS) / 7.0, "tags": [{"b": 1}] * ROWS})
+    inputs = mlflow.models.infer_signature(rows).inputs
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (), inputs=inputs)
+    with pytest.raises(UsageError, match=r"column tags .* type Object"), quiet():
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows, np.arange(ROWS) % 2))
+
+
+@pytest.mark.parametrize(
+    "cell", [[1, 2], (1, 2), {"b": 1}, {1}, np.ones(2)], ids=lambda cell: type(cell).__name__
+)
+def test_cells_that_hold_several_values_are_refused_by_column_and_type(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, cell: Any
+) -> None:
+    rows = numbers.assign(tags=[cell for _ in range(len(numbers))])
+    what = f"column tags of holdout is not one value per row: it holds a {type(cell).__name__}"
+    with pytest.raises(UsageError, match=what) as caught:
+        mlplatform.log_candidate(LogisticRegression().fit(numbers, churn), **halves(rows, churn))
+    assert "Flatten it into columns" in caught.value.next_step
 
 
 # --- tensors ---

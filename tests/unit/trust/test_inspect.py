@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlplatform.errors import UnsafeArtifact
+from mlplatform.errors import Refused, UnsafeArtifact
 from mlplatform.trust.manifest import Inspector
 
 MLMODEL = """
@@ -241,6 +241,34 @@ def test_of_a_model_that_may_run_its_own_code_only_the_form_is_looked_at(folder:
     (folder / "link").unlink()
     (folder / "MLmodel").write_text("flavors:\n  keras: {data: x}\n")
     refused(folder, "no flavor python_function", ("pyfunc",))
+
+
+@pytest.mark.parametrize("allow", [("sklearn",), ("pyfunc",)])
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ('{"type": "array", "items": {"type": "double"}}', "Array(double)"),
+        ('{"type": "object", "properties": {}}', "Object"),
+        ('{"type": "map", "values": {"type": "long"}}', "Map(string -> long)"),
+        ('{"type": "any"}', "AnyType"),
+        ('{"type": "sparkml_vector"}', "SparkMLVector"),
+    ],
+)
+def test_columns_of_types_that_are_not_served_are_refused(
+    folder: Path, allow: tuple[str, ...], kind: str, shown: str
+) -> None:
+    inputs = f'[{{"name": "a", "type": "double"}}, {{"name": "tags", {kind[1:]}]'
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  inputs: '{inputs}'\n  params: null\n")
+    with pytest.raises(Refused) as caught:
+        Inspector().inspect(folder, allow)
+    said = f"column tags of the model's signature is of MLflow's type {shown}, which is not served"
+    assert (str(caught.value), bool(caught.value.next_step)) == (said, True)
+
+
+@pytest.mark.parametrize("inputs", ["no json", "[1]", "7", '[{"name": "a", "type": "array", "items": 3}]'])
+def test_a_signature_that_cannot_be_read_is_refused(folder: Path, inputs: str) -> None:
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature: {{inputs: {json.dumps(inputs)}}}\n")
+    refused(folder, "its signature is none")
 
 
 def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
