@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ def freeze(folder: Path, manifest: Manifest, sample: Mapping[str, Any]) -> Manif
     (folder / "sample.json").write_text(json.dumps(sample))
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     files = {str(path.relative_to(folder)): _entry(path.read_bytes()) for path in paths}
-    made = Manifest(
-        manifest.runtime, manifest.model_path, manifest.inputs, manifest.task, files, {}, manifest.options
-    )
+    made = replace(manifest, files=files)
     (folder / "manifest.json").write_bytes(made.encode())
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,26 @@ def foreign_column(inputs: Iterable[Mapping[str, Any]]) -> tuple[str, str] | Non
         if (hint := _HINTS.get(_kind(spec))) is not None:
             where = f"column {spec.get('name', i)} of the model's signature"
             return f"{where} is of MLflow's type {_type(spec)}, which is not served", hint
+    return None
+
+
+def foreign_parameter(params: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Of the first parameter that is not served: what is wrong, and what to do. ValueError where they are none."""
+    for spec in params:
+        known = _kind(spec) not in _HINTS
+        where = f"parameter {spec.get('name')} of the model's signature"
+        if not known:
+            return (
+                f"{where} is of MLflow's type {_type(spec)}, which is not served",
+                "Let it be text that holds JSON.",
+            )
+        default = spec.get("default")
+        values = default if isinstance(default, list) else [default]
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            return (
+                f"{where} has the default {default}, which JSON does not know",
+                "Give it a finite default, or null.",
+            )
     return None
 
 

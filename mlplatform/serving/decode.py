@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.bundle import Column, differing_columns
+from mlplatform.domain.bundle import Column, Parameter, differing_columns
 from mlplatform.errors import nearest
 from mlplatform.serving.bodies import first_repeated
+from mlplatform.serving.params import ParamReader
 from mlplatform.serving.problems import NotTheSignature, Problem
 from mlplatform.serving.values import BOUNDS, FLOAT64_MAX, absent, check_scalars, kind_of, limit_of, read
-from mlplatform.stats.batch import Array, Batch
+from mlplatform.stats.batch import Array, Batch, Params
 
 NUMBERS = ("integer", "long", "float", "double")
 EXACT = 2.0**53 - 1
@@ -31,12 +32,19 @@ class Rows:
     missing: bool = False
     """Whether a feature has a missing value somewhere."""
 
+    def beside(self, params: Params) -> Rows:
+        """The same rows, to be answered with these parameters."""
+        return replace(self, batch=replace(self.batch, params=params)) if params else self
+
 
 class RowDecoder:
     """Checks values against a signature. Problem names the field and what was expected."""
 
-    def __init__(self, inputs: Sequence[Column], context: Collection[str] = ()) -> None:
+    def __init__(
+        self, inputs: Sequence[Column], context: Collection[str] = (), params: Sequence[Parameter] = ()
+    ) -> None:
         self.inputs = tuple(inputs)
+        self.params = ParamReader(params)
         self.names = tuple(column.name for column in inputs)
         self.context = frozenset(context) - set(self.names)
         self._known = self.context.union(self.names)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlplatform.domain.signature import foreign_column
+from mlplatform.domain.signature import foreign_column, foreign_parameter
 from mlplatform.errors import Refused, UnsafeArtifact
 from mlplatform.trust import scan
 from mlplatform.trust.limits import MAX_BYTES, MAX_DEPTH, MAX_FILES, MAX_TEXT, Unsafe
@@ -21,6 +21,9 @@ FORMATS = {"sklearn": "skops", "torch": "pt2", "onnx": "onnx"}
 """The one safe format of each runtime."""
 CODE_RUNTIME = "pyfunc"
 """The runtime that runs a model's own code, where a policy lets it."""
+NO_PARAMS = (
+    "Save it without them; or log the folder that MLflow saved, which the runtime pyfunc runs with them."
+)
 _REQUIREMENT = re.compile(
     r"[A-Za-z0-9][\w.\-]*(\[[\w,\-]+\])?\s*((==|>=|<=|~=|!=|<|>)\s*[\w.*+!\-]+\s*,?\s*)*"
 )
@@ -43,7 +46,7 @@ class Inspector:
                     current = found_file
                 current = folder / "MLmodel"
                 _check_code_model(current)
-                _check_signature(current)
+                _check_signature(current, CODE_RUNTIME)
                 return
             wanted = {FORMATS[runtime] for runtime in allow if runtime in FORMATS}
             if not wanted:
@@ -53,7 +56,7 @@ class Inspector:
                 found.add(scan.identify(current, current.relative_to(folder)))
             current = folder / "MLmodel"
             _check_mlmodel(current)
-            _check_signature(current)
+            _check_signature(current, ", ".join(allow))
             current = folder
             _check_formats(found, wanted)
         except Unsafe as error:
@@ -137,12 +140,19 @@ def _check_mlmodel(path: Path) -> None:
         _check_requirements(requirements)
 
 
-def _check_signature(path: Path) -> None:
+def _check_signature(path: Path, runtime: str) -> None:
     signature = _load_yaml(path).get("signature")
-    if not isinstance(signature, dict) or signature.get("inputs") is None:
+    if not isinstance(signature, dict):
         return
     try:
-        wrong = foreign_column(json.loads(signature["inputs"]))
+        inputs, params = (json.loads(signature.get(side) or "null") or [] for side in ("inputs", "params"))
+        wrong = foreign_column(inputs) or foreign_parameter(params)
+        if params and not wrong and runtime != CODE_RUNTIME:
+            names = ", ".join(str(spec.get("name")) for spec in params)
+            what = (
+                f"the model's signature has parameters ({names}), which the runtime {runtime} does not take"
+            )
+            wrong = what, NO_PARAMS
     except (TypeError, ValueError, RecursionError) as error:
         raise Unsafe(f"its signature is none: {error}") from error
     if wrong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,12 @@ import pandas as pd
 import pytest
 import requests
 
-from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.domain.bundle import Column, Manifest, Parameter, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.serving.app import App
 from mlplatform.serving.models.predictor import Arm, LoadedBundle, Table
 from mlplatform.stats.batch import Batch, Outputs
+from tests import served_models
 from tests.unit.serving.over_http import in_thread
 
 SECONDS = 120.0
@@ -113,9 +117,15 @@ def answers_ping(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`mlflow models serve`; its URL."""
     root = tmp_path_factory.mktemp("mlflow")
     save_model(root)
+    with mlflow_serves(root) as url:
+        yield url
+
+
+@contextmanager
+def mlflow_serves(root: Path) -> Iterator[str]:
+    """`mlflow models serve` of the folder `model`; its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -275,7 +285,7 @@ DIFFERENT: dict[str, tuple[Any, tuple[int, str], tuple[int, str], str]] = {
     "object for text": (row(city={"a": 1}), OK, BAD, "MLflow guesses"),
     "number for a time": (row(seen=1769860800), OK, BAD, "MLflow reads nanoseconds"),
     "index of another length": (split(NAMES, [VALUES], index=[1, 2]), OK, BAD, "MLflow repeats the row"),
-    "parameters nobody has": ({"inputs": [ROW], "params": {"k": 1}}, OK, BAD, "MLflow drops them"),
+    "parameters nobody has": ({"inputs": [ROW], "params": {"k": 1}}, OK, INVALID, "MLflow drops them"),
     "key twice": (
         (JSON, json.dumps(row())[:-1] + ', "dataframe_records": []}'),
         INVALID,
@@ -386,3 +396,200 @@ def test_requests_as_mlflows_documentation_writes_them(theirs: str, ours: str) -
         assert (answer.status_code, len(answer.json()["predictions"])) == (200, 1)
         assert requests.get(f"{url}/health", timeout=60).status_code == 200
         assert requests.get(f"{url}/version", timeout=60).status_code == 200
+
+
+# --- parameters: one model by `mlflow models serve` and by our own runtime for models of MLflow --------------------
+
+PARAMS = (
+    Parameter("flag", "boolean", True),
+    Parameter("level", "integer", 3),
+    Parameter("size", "long", 5),
+    Parameter("rate", "float", 0.5),
+    Parameter("amount", "double", 1.5),
+    Parameter("word", "string", "a"),
+    Parameter("since", "datetime", "2026-01-01T00:00:00"),
+    Parameter("sizes", "long", (1, 2), (-1,)),
+    Parameter("words", "string", ("a",), (-1,)),
+    Parameter("limit", "double", None),
+)
+PARAMS_CODE = """
+class M(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [repr(sorted(params.items()))] * len(model_input)
+"""
+ONE = (Column("a", "double"),)
+
+
+def set_to(**params: Any) -> Any:
+    return {"inputs": [{"a": 1.0}], "params": params}
+
+
+SAME_PARAMS: dict[str, Any] = {
+    "none": {"inputs": [{"a": 1.0}]},
+    "no object of them": {"inputs": [{"a": 1.0}], "params": None},
+    "an empty object": set_to(),
+    "one": set_to(size=7),
+    "several": set_to(word="b", flag=False, level=-1, rate=0.1, amount=1e300, size=2**40),
+    "those by default": set_to(size=5, sizes=[1, 2], flag=True),
+    "for a frame": {**split(["a"], [[1.0], [2.0]]), "params": {"size": 7}},
+    "for records": {"dataframe_records": [{"a": 1.0}], "params": {"size": 7}},
+    "for instances": {"instances": [{"a": 1.0}], "params": {"size": 7}},
+    "whole numbers as floats": set_to(rate=2, amount=3, limit=4),
+    "beyond the type": set_to(level=2**40, size=2**70, rate=1e39),
+    "null": set_to(flag=None, level=None, rate=None, word=None, since=None, limit=None),
+    "a list": set_to(sizes=[3, 4, 5], words=["x", "y"]),
+    "an empty list": set_to(sizes=[], words=[]),
+    "null in a list": set_to(sizes=[1, None]),
+    "a date": set_to(since="2026-02-28"),
+    "a time": set_to(since="2026-02-28T12:30:00"),
+    "a time with microseconds": set_to(since="2026-02-28 12:30:00.123456"),
+    "text of every alphabet": set_to(word="Zürich ☃"),
+    "a table in CSV has the defaults": (CSV, "a\n1.0\n"),
+    # refused by both
+    "text for a number": set_to(size="7"),
+    "text for a float": set_to(rate="0.5"),
+    "a fraction for an integer": set_to(level=1.5),
+    "3.0 for a long": set_to(size=3.0),
+    "a boolean for a number": set_to(size=True),
+    "a boolean for a float": set_to(amount=False),
+    "a number for text": set_to(word=3),
+    "a number for a boolean": set_to(flag=1),
+    "text for a boolean": set_to(flag="true"),
+    "a list for one value": set_to(size=[7]),
+    "an object for one value": set_to(word={"a": 1}),
+    "one value for a list": set_to(sizes=7),
+    "null for a list": set_to(sizes=None),
+    "a list of lists": set_to(sizes=[[1]]),
+    "text in a list of numbers": set_to(sizes=[1, "2"]),
+    "an object for a list": set_to(words={"a": 1}),
+    "no time": set_to(since="soon"),
+    "a number for a time": set_to(since=1769860800),
+    "no object": {"inputs": [{"a": 1.0}], "params": [["size", 7]]},
+    "text": {"inputs": [{"a": 1.0}], "params": "size=7"},
+    "two wrong ones": set_to(size="7", word=3),
+    "a right one beside a wrong one": set_to(size=7, word=3),
+}
+DIFFERENT_PARAMS: dict[str, tuple[Any, tuple[int, str], tuple[int, str], str]] = {
+    "unknown": (set_to(sise=7), OK, INVALID, "MLflow drops it; the caller would get the default's answer"),
+    "unknown beside a known one": (set_to(size=7, more=1), OK, INVALID, "MLflow drops it"),
+    "infinity": (set_to(amount=float("inf")), OK, BAD, "no number of JSON"),
+    "a year for a time": (set_to(since="2026"), OK, INVALID, "a time as in a column"),
+    "empty text for a time": (set_to(since=""), OK, INVALID, "MLflow makes it None"),
+    "nanoseconds": (set_to(since="2026-02-28T12:30:00.123456789"), INVALID, OK, "cut to microseconds"),
+}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """URLs of MLflow's server and ours, of one saved model."""
+    from mlflow.types import ParamSchema, ParamSpec
+
+    root = tmp_path_factory.mktemp("params")
+    folder = root / "bundle"
+    schema = ParamSchema([ParamSpec(p.name, p.dtype, default_of(p), p.shape or None) for p in PARAMS])
+    served_models.save_code_model(folder / "model", PARAMS_CODE, ONE, params=schema)
+    task = Task("classification", "label")
+    manifest = served_models.freeze(
+        folder, Manifest("pyfunc", "model", ONE, task, {}, params=PARAMS), {"a": [1.0, 2.0]}
+    )
+    shutil.copytree(folder / "model", root / "model")  # MLflow writes into what it loads
+    with (
+        mlflow_serves(root) as theirs,
+        served_models.served(root / "server", folder, manifest, runs_code=True) as ours,
+    ):
+        yield theirs, ours.url
+
+
+def default_of(param: Parameter) -> Any:
+    return list(param.default) if param.shape else param.default
+
+
+@pytest.mark.parametrize("name", SAME_PARAMS)
+def test_both_servers_take_parameters_alike(both: tuple[str, str], name: str) -> None:
+    theirs, ours = both
+    answer = ask(ours, SAME_PARAMS[name])
+    assert answer == ask(theirs, SAME_PARAMS[name])
+
+
+@pytest.mark.parametrize("name", DIFFERENT_PARAMS)
+def test_where_they_take_parameters_otherwise_on_purpose(both: tuple[str, str], name: str) -> None:
+    theirs, ours = both
+    sent, their_outcome, our_outcome, why = DIFFERENT_PARAMS[name]
+    assert (outcome(post(theirs, sent)), outcome(post(ours, sent))) == (their_outcome, our_outcome), why
+
+
+def test_the_table_of_parameters_has_answers_and_refusals(both: tuple[str, str]) -> None:
+    _, ours = both
+    outcomes = [outcome(post(ours, sent)) for sent in SAME_PARAMS.values()]
+    assert (outcomes.count(OK), outcomes.count(INVALID)) == (20, len(SAME_PARAMS) - 20)
+    defaults = ask(ours, SAME_PARAMS["none"])[1][0]
+    assert "('size', 5)" in defaults and "('sizes', [1, 2])" in defaults and "('limit', None)" in defaults
+    assert ask(ours, SAME_PARAMS["those by default"])[1] == [defaults]
+
+
+def test_a_parameter_that_is_refused_is_named(both: tuple[str, str]) -> None:
+    _, ours = both
+    said = {
+        "field 'params': unknown parameter 'sise'. Did you mean 'size'?": set_to(sise=7),
+        "parameter 'size': expected a whole number, got the text '7'": set_to(size="7"),
+        "parameter 'sizes': expected a list, got 7": set_to(sizes=7),
+        "parameter 'sizes', entry 1: expected a whole number, got the text '2'": set_to(sizes=[1, "2"]),
+        "parameter 'since': expected a time such as 2026-01-31T12:00:00Z, got the text 'soon'": set_to(
+            since="soon"
+        ),
+    }
+    assert {post(ours, sent).json()["message"] for sent in said.values()} == set(said)
+
+
+def test_a_version_without_parameters_says_that_it_has_none(ours: str) -> None:
+    answer = post(ours, {"inputs": [ROW], "params": {"k": 1}})
+    assert answer.json() == {
+        "error_code": "INVALID_PARAMETER_VALUE",
+        "message": "field 'params': this version was registered without parameters",
+    }
+
+
+def test_parameters_come_by_the_other_protocol_too_beside_those_of_clients(both: tuple[str, str]) -> None:
+    _, ours = both
+    tensors = [{"name": "a", "shape": [1], "datatype": "FP64", "data": [1.0]}]
+
+    def infer(parameters: Any) -> httpx.Response:
+        body = {"inputs": tensors, "parameters": parameters}
+        return httpx.post(f"{ours}/v2/models/m/infer", json=body, timeout=SECONDS)
+
+    said = infer({"size": 7, "words": ["x"], "priority": 3, "binary_data_output": False})
+    assert said.json()["outputs"][0]["data"] == ask(ours, set_to(size=7, words=["x"]))[1]
+    assert infer({"priority": 3}).json()["outputs"][0]["data"] == ask(ours, set_to())[1]
+    wrong = infer({"size": "7"})
+    assert (wrong.status_code, wrong.json()) == (
+        400,
+        {"error": "parameter 'size': expected a whole number, got the text '7'"},
+    )
+
+
+def test_requests_of_other_parameters_at_a_time_get_their_own_answers(both: tuple[str, str]) -> None:
+    _, ours = both
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda i: ask(ours, set_to(size=i % 5) if i % 6 else set_to()), range(60)))
+    for i, (status, said) in enumerate(answers):
+        assert status == 200
+        assert f"('size', {i % 5 if i % 6 else 5})" in said[0]
+
+
+def test_the_document_says_which_parameters_there_are(both: tuple[str, str]) -> None:
+    from jsonschema_rs import Draft202012Validator
+
+    _, ours = both
+    document = httpx.get(f"{ours}/openapi.json").json()
+    body = document["paths"]["/invocations"]["post"]["requestBody"]["content"][JSON]["schema"]
+    known = body["anyOf"][0]["properties"]["params"]["properties"]
+    assert list(known) == [param.name for param in PARAMS]
+    assert known["size"] == {"type": ["integer", "null"], "default": 5}
+    infer = document["paths"]["/v2/models/m/infer"]["post"]["requestBody"]["content"][JSON]["schema"]
+    assert known.items() <= infer["anyOf"][0]["properties"]["parameters"]["properties"].items()
+    valid = Draft202012Validator(body).is_valid
+    beyond = {"3.0 for a long", "a time with microseconds"}  # JSON's integers, and the blank of a time
+    for name, sent in SAME_PARAMS.items():
+        if name not in beyond and not isinstance(sent, tuple):
+            assert valid(sent) == (outcome(post(ours, sent)) == OK), name
+    assert not valid(set_to(sise=7))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlplatform.domain.bundle import Parameter
 from mlplatform.domain.policy import Trust
 from mlplatform.domain.use import Use
 from mlplatform.errors import ChangedBytes, CodeNotAllowed, NotACandidate, Refused, UnsafeArtifact
@@ -102,3 +103,10 @@ def test_a_model_with_columns_that_are_not_served_is_not_registered(fakes: Fakes
         register(world, MODEL, "run1", ADA, trust=Trust(code_models=True))
     assert "TensorSpec" in caught.value.next_step
     assert fakes.ledger.versions(MODEL) == [] and fakes.world.intents.left() == []
+
+
+def test_a_versions_manifest_keeps_the_parameters_of_the_signature(fakes: Fakes) -> None:
+    params = (Parameter("k", "long", 3), Parameter("words", "string", ("a",), (-1,)))
+    fakes.runs.add(replace(fakes.candidate("run1"), runtime="pyfunc", params=params))
+    version = register(fakes.world, MODEL, "run1", ADA, trust=Trust(code_models=True))
+    assert fakes.bundles.manifest(version.digest).params == params

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ from sklearn.tree import DecisionTreeClassifier
 
 import mlplatform
 from mlplatform.data.tables import ParquetTables
-from mlplatform.domain.bundle import Column
+from mlplatform.domain.bundle import Column, Manifest, Parameter
 from mlplatform.errors import UsageError
+from mlplatform.plugins.runtimes.pyfunc import PyfuncRuntime
 from mlplatform.ports.tracking import Candidate
+from mlplatform.stats.batch import Batch
 from mlplatform.tracking.client import Mlflow, quiet
 from mlplatform.tracking.runs import MlflowRuns
 from mlplatform.trust.manifest import Inspector
@@ -481,6 +484,45 @@ def test_a_saved_model_with_columns_of_other_types_is_refused_by_column_and_type
     assert f"MLflow's type {kind}, which is not served" in str(caught.value)
     assert fix in caught.value.next_step
     assert store.call("search_runs", ["0"]) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_models_parameters_are_logged_and_evaluated_with_their_defaults(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    code = "class M(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+    code += "        return [params['words'][params['k']]] * len(model_input)\n"
+    params = {"k": 1, "words": ["yes", "no"], "at": np.datetime64("2026-01-31T12:00:00")}
+    schema = mlflow.models.infer_signature(params=params).params
+    columns = (Column("age", "double"), Column("income", "double"))
+    save_code_model(tmp_path / "made" / "model", code, columns, params=schema)
+    with quiet():
+        run_id = mlplatform.log_candidate(tmp_path / "made" / "model", **halves(numbers, churn))
+    candidate = logged(store, run_id, tmp_path / "candidate")
+    assert candidate.params == (
+        Parameter("k", "long", 1),
+        Parameter("words", "string", ("yes", "no"), (-1,)),
+        Parameter("at", "datetime", "2026-01-31T12:00:00"),
+    )
+    manifest = Manifest("pyfunc", "model", candidate.inputs, candidate.task, {}, params=candidate.params)
+    served = PyfuncRuntime().load_here(candidate.model_folder.parent, manifest)
+    batch = Batch(("age", "income"), np.zeros((2, 2)))
+    assert served.predict(batch).predictions.tolist() == ["no", "no"]
+    set_ = replace(batch, params=(("k", 0), ("words", ("a", "b")), ("at", "2026-02-01")))
+    assert served.predict(set_).predictions.tolist() == ["a", "a"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_parameter_that_is_an_object_is_refused(
+    store: Mlflow, tmp_path: Path, numbers: Any, churn: Any
+) -> None:
+    schema = mlflow.models.infer_signature(params={"o": {"a": 1}}).params
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (Column("age", "double"),), params=schema)
+    with pytest.raises(
+        UsageError, match="parameter o of the model's signature is of MLflow's type Object"
+    ) as caught:
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(numbers[["age"]], churn))
+    assert "text that holds JSON" in caught.value.next_step
 
 
 @pytest.mark.filterwarnings("ignore")

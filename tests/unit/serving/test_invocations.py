@@ -186,7 +186,7 @@ WRONG_BODIES = [
     (b"{}", "exactly one of"),
     (b'{"inputs": [[1,2,3]], "instances": [[1,2,3]]}', "exactly one of"),
     (b'{"rows": [[1,2,3]]}', "'rows'"),
-    (b'{"inputs": [[1,2,3]], "params": {"x": 1}}', "takes no parameters"),
+    (b'{"inputs": [[1,2,3]], "params": {"x": 1}}', "was registered without parameters"),
     (b'{"inputs": 5}', "'inputs'"),
     (b'{"inputs": []}', "no rows"),
     (b'{"dataframe_records": []}', "no rows"),
@@ -246,6 +246,7 @@ NOT_THE_SIGNATURE = (
     "column 'c' is given twice",
     "unknown column 'A1'",
     "Did you mean 'ts'",
+    "was registered without parameters",
 )
 """Said of rows that can be read; a key that is written twice cannot."""
 

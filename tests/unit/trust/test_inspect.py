@@ -265,6 +265,33 @@ def test_columns_of_types_that_are_not_served_are_refused(
     assert (str(caught.value), bool(caught.value.next_step)) == (said, True)
 
 
+def test_parameters_are_refused_where_the_runtime_takes_none(folder: Path) -> None:
+    params = '[{"name": "k", "type": "long", "default": 3, "shape": null}]'
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  params: '{params}'\n")
+    Inspector().inspect(folder, ("pyfunc",))
+    with pytest.raises(
+        Refused, match=r"has parameters \(k\), which the runtime sklearn does not take"
+    ) as caught:
+        Inspector().inspect(folder, ("sklearn",))
+    assert "the runtime pyfunc runs with them" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ('{"name": "o", "type": "object", "default": {}}', "parameter o .* type Object, which is not served"),
+        (
+            '{"name": "r", "type": "double", "default": NaN}',
+            "parameter r .* default nan, which JSON does not know",
+        ),
+    ],
+)
+def test_parameters_that_no_request_can_set_are_refused(folder: Path, spec: str, why: str) -> None:
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  params: '[{spec}]'\n")
+    with pytest.raises(Refused, match=why):
+        Inspector().inspect(folder, ("pyfunc",))
+
+
 @pytest.mark.parametrize("inputs", ["no json", "[1]", "7", '[{"name": "a", "type": "array", "items": 3}]'])
 def test_a_signature_that_cannot_be_read_is_refused(folder: Path, inputs: str) -> None:
     (folder / "MLmodel").write_text(f"{MLMODEL}signature: {{inputs: {json.dumps(inputs)}}}\n")
