@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ def freeze(folder: Path, manifest: Manifest, sample: Mapping[str, Any]) -> Manif
     (folder / "sample.json").write_text(json.dumps(sample))
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     files = {str(path.relative_to(folder)): _entry(path.read_bytes()) for path in paths}
-    made = Manifest(
-        manifest.runtime, manifest.model_path, manifest.inputs, manifest.task, files, {}, manifest.options
-    )
+    made = replace(manifest, files=files)
     (folder / "manifest.json").write_bytes(made.encode())
     return made
 
@@ -153,8 +152,16 @@ def saved(
     return freeze(folder, Manifest("pyfunc", "model", columns, VALUE, {}, options=options), sample)
 
 
-def save_code_model(folder: Path, code: str, columns: tuple[Column, ...], named: bool = True) -> None:
-    """A model with a signature of columns, or of tensors where one of them has a shape; `named`: by their names."""
+def save_code_model(
+    folder: Path,
+    code: str,
+    columns: tuple[Column, ...],
+    named: bool = True,
+    params: Any = None,
+    inputs: Any = None,
+) -> None:
+    """A model with a signature of columns, or of tensors where one of them has a shape; `named`: by their names.
+    `params`: MLflow's own schema of parameters; `inputs`: its schema of inputs, in place of `columns`."""
     import mlflow
     import numpy as np
     from mlflow.models import ModelSignature
@@ -169,7 +176,7 @@ def save_code_model(folder: Path, code: str, columns: tuple[Column, ...], named:
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = folder.parent.parent / f"{folder.parent.name}_source.py"
     source.write_text(f"import mlflow\n{code}\nmlflow.models.set_model(M())\n")
-    signature = ModelSignature(Schema([spec(column) for column in columns]))
+    signature = ModelSignature(inputs or Schema([spec(column) for column in columns]), params=params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing examples and type hints
         mlflow.pyfunc.save_model(

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mlplatform.domain.canonical import canonical, plain
 
@@ -55,6 +55,9 @@ NUMPY_DTYPES: dict[str, str] = {
     **{name: name for name in ("int8", "int16", "uint8", "uint16", "uint32", "uint64", "float16")},
 }
 
+ParameterType = Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]
+"""MLflow's names of the types of a signature's parameters."""
+
 OutputKind = Literal["label", "probabilities", "logits", "value"]
 """What a runtime's `predictions` are: class labels, class probabilities, logits, or regression values."""
 
@@ -71,6 +74,26 @@ class Column:
     def of(cls, stored: Mapping[str, Any]) -> Column:
         """A column as JSON keeps it; TypeError when it is none."""
         return cls(**{**stored, "shape": tuple(stored.get("shape", ()))})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a caller may send beside the rows, for all of them."""
+
+    name: str
+    dtype: ParameterType
+    default: Any
+    """As JSON has it, a list as a tuple; times are text."""
+    shape: tuple[int, ...] = ()
+    """(-1,) of a list; empty: one value."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Parameter:
+        """A parameter as JSON keeps it; TypeError or ValueError when it is none."""
+        made = cls(**{**stored, "shape": tuple(stored.get("shape", ()))})
+        if made.dtype not in get_args(ParameterType) or made.shape not in ((), (-1,)):
+            raise ValueError(f"not a parameter: {made}")
+        return cls(made.name, made.dtype, tuple(made.default), made.shape) if made.shape else made
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,8 @@ class Manifest:
     """Package versions that the model was made with, for native runtimes."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What only the runtime reads."""
+    params: tuple[Parameter, ...] = ()
+    """What a request may set besides its rows; the runtime gets them with the batch."""
     format: int = 1
 
     @property
@@ -120,6 +145,8 @@ class Manifest:
         for column in page["inputs"]:
             if not column["shape"]:  # bundles from before there were tensors keep their digest
                 del column["shape"]
+        if not self.params:  # and so do those without parameters
+            del page["params"]
         return canonical(page)
 
     @property
@@ -139,6 +166,7 @@ class Manifest:
                 files={path: FileEntry(**f) for path, f in d["files"].items()},
                 requirements=d["requirements"],
                 options=d["options"],
+                params=tuple(map(Parameter.of, d.get("params", ()))),
                 format=d["format"],
             )
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -252,7 +252,8 @@ def _signature(pair: _Pair) -> Section:
     def facts(side: _Side) -> Facts:
         manifest = side.world.bundles.manifest(side.version.digest)
         columns = {c.name: c.dtype + ("" if c.required else ", optional") for c in manifest.inputs}
-        return {**columns, "output": f"{manifest.task.kind}, {manifest.task.output}"}
+        params = {f"parameter {p.name}": f"{p.dtype}, default {p.default}" for p in manifest.params}
+        return {**columns, **params, "output": f"{manifest.task.kind}, {manifest.task.output}"}
 
     return _changes(pair.section("signature", facts))
 

@@ -244,6 +244,7 @@ def _freeze_candidate(world: World, candidate: Candidate, staged: Path) -> Manif
         files={},
         requirements=candidate.requirements,
         options=candidate.options,
+        params=candidate.params,
     )
     frozen = world.bundles.freeze(folder, manifest)
     for name, source in zip(
@@ -302,6 +303,7 @@ def _child(parent: Manifest, made: Made) -> Manifest:
         runtime=made.runtime,
         model_path=made.model_path,
         options=made.options,
+        params=parent.params if made.runtime == parent.runtime else (),
         requirements={},
         files={},
         task=made.task or parent.task,

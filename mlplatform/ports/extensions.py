@@ -96,7 +96,7 @@ class Technique(Protocol):
 
 
 class Predictor(Protocol):
-    """A loaded model."""
+    """A loaded model. `batch.params` are those of `manifest.params` that a request set, empty for the defaults."""
 
     def predict(self, batch: Batch) -> Outputs: ...
 

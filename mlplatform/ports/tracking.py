@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from mlplatform.domain.bundle import Column, Manifest, Task
+from mlplatform.domain.bundle import Column, Manifest, Parameter, Task
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ class Candidate:
     author: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of the training."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    params: tuple[Parameter, ...] = ()
+    """Of the model's signature."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.bundle import Column, differing_columns
+from mlplatform.domain.bundle import Column, Parameter, differing_columns
 from mlplatform.errors import nearest
 from mlplatform.serving.bodies import first_repeated
-from mlplatform.serving.problems import Problem
+from mlplatform.serving.params import ParamReader
+from mlplatform.serving.problems import NotTheSignature, Problem
 from mlplatform.serving.values import BOUNDS, FLOAT64_MAX, absent, check_scalars, kind_of, limit_of, read
-from mlplatform.stats.batch import Array, Batch
+from mlplatform.stats.batch import Array, Batch, Params
 
 NUMBERS = ("integer", "long", "float", "double")
 EXACT = 2.0**53 - 1
@@ -31,12 +32,19 @@ class Rows:
     missing: bool = False
     """Whether a feature has a missing value somewhere."""
 
+    def beside(self, params: Params) -> Rows:
+        """The same rows, to be answered with these parameters."""
+        return replace(self, batch=replace(self.batch, params=params)) if params else self
+
 
 class RowDecoder:
     """Checks values against a signature. Problem names the field and what was expected."""
 
-    def __init__(self, inputs: Sequence[Column], context: Collection[str] = ()) -> None:
+    def __init__(
+        self, inputs: Sequence[Column], context: Collection[str] = (), params: Sequence[Parameter] = ()
+    ) -> None:
         self.inputs = tuple(inputs)
+        self.params = ParamReader(params)
         self.names = tuple(column.name for column in inputs)
         self.context = frozenset(context) - set(self.names)
         self._known = self.context.union(self.names)
@@ -120,18 +128,18 @@ class RowDecoder:
                 raise Problem(f"{where}names of columns are strings, got {kind_of(name)}")
             if name not in self._known:
                 hint = nearest(name[:100], [*self.names, *self.context][:1000])
-                raise Problem(f"{where}unknown column {name!r}. {hint}")
+                raise NotTheSignature(f"{where}unknown column {name!r}. {hint}")
         if (twice := first_repeated(given)) is not None:
-            raise Problem(f"{where}column {twice!r} is given twice")
+            raise NotTheSignature(f"{where}column {twice!r} is given twice")
         missing, _ = differing_columns(self.inputs, list(given))
         if missing:
             absent = _some([repr(name) for name in missing])
-            raise Problem(f"{where}missing column {absent}; the model takes {_some(self.names)}")
+            raise NotTheSignature(f"{where}missing column {absent}; the model takes {_some(self.names)}")
         return list(given)
 
     def _convert(self, values: Mapping[str, Sequence[Any]], count: int) -> Rows:
         if not count:
-            raise Problem("the request has no rows")
+            raise NotTheSignature("the request has no rows")
         arrays: dict[str, Array] = {}
         missing = False
         for column in self.inputs:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlplatform.domain.bundle import Column
+from mlplatform.domain.bundle import Column, Parameter
 from mlplatform.serving.access import DETAILED, OPEN
 from mlplatform.serving.models.predictor import Arm, Table
 from mlplatform.serving.protocols import tensors
@@ -226,10 +226,31 @@ def _forms(arm: Arm) -> list[Schema]:
         {"columns": {"const": names}, "data": rows, "index": {"type": ["array", "null"]}}, ["columns", "data"]
     )
     forms = {"dataframe_split": split, "dataframe_records": records}
+    known = {param.name: _param_schema(param) for param in arm.bundle.manifest.params}
+    beside = {"params": {**_object(known, []), "type": ["object", "null"]}} if known else {}
     return [
-        *(_object({name: form}, [name]) for name, form in forms.items()),
-        *(_object({name: {"anyOf": [*listed, records]}}, [name]) for name in ("instances", "inputs")),
+        *(_object({name: form, **beside}, [name]) for name, form in forms.items()),
+        *(
+            _object({name: {"anyOf": [*listed, records]}, **beside}, [name])
+            for name in ("instances", "inputs")
+        ),
     ]
+
+
+def _param_schema(param: Parameter) -> Schema:
+    """A parameter in JSON: one value, or a list of them."""
+    kind = {
+        "integer": "integer",
+        "long": "integer",
+        "float": "number",
+        "double": "number",
+        "boolean": "boolean",
+    }
+    value: Schema = {"type": [kind.get(param.dtype, "string"), "null"]}
+    if param.dtype == "datetime":
+        value["pattern"] = _TIME
+    default = {} if param.default is None else {"default": param.default}
+    return {"type": "array", "items": value, **default} if param.shape else {**value, **default}
 
 
 def _record(columns: Iterable[Column], context: Iterable[str]) -> Schema:
@@ -276,7 +297,8 @@ def _infer(arm: Arm) -> Schema:
         inputs.append(
             _tensor(_TEXT, datatypes(Column("", "double")), {**shape, "minItems": 2, "maxItems": 2}, {})
         )
-    flags: Schema = {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}}
+    params = {param.name: _param_schema(param) for param in arm.bundle.manifest.params}
+    flags: Schema = {"type": "object", "properties": {**params, "binary_data_output": {"type": "boolean"}}}
     output = {"type": "object", "required": ["name"], "properties": {"name": {"enum": _outputs(arm)}}}
     schema = _object(
         {

@@ -24,6 +24,13 @@ class Problem(MlplatformError):
         return json.dumps({"error_code": self.error_code, "message": str(self)}).encode()
 
 
+class NotTheSignature(Problem):
+    """{what}"""
+
+    error_code = "INVALID_PARAMETER_VALUE"
+    """As MLflow calls rows and parameters that can be read, but are not those of the model's signature."""
+
+
 class UnsupportedMediaType(Problem):
     """{what}"""
 

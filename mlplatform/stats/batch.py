@@ -14,6 +14,9 @@ Columns = Mapping[str, Array]
 """A table: equally long arrays by name, of one dimension where a column is no tensor. Text and bytes are dtype
 object, times are datetime64."""
 
+Params = tuple[tuple[str, Any], ...]
+"""What a request sets besides its rows, by name in the signature's order; lists are tuples."""
+
 Form = Literal["list", "records", "dict"]
 """How a model gives its answers: one array, a table, or arrays by name."""
 
@@ -25,6 +28,8 @@ class Batch:
     names: tuple[str, ...]
     matrix: Array | None = None
     arrays: Columns | None = None
+    params: Params = ()
+    """All of the signature's; none where each is what the model takes by default."""
 
     @property
     def rows(self) -> int:

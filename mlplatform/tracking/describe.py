@@ -216,7 +216,7 @@ def _describe_saved(
             )
         task = Task("classification", "probabilities" if wide else "label", named, data.target)
         _labels_known(data.holdout_truth, np.array(named))
-    return parts.Description(saved.RUNTIME, data.inputs, task, model.requirements())
+    return parts.Description(saved.RUNTIME, data.inputs, task, model.requirements(), params=model.params())
 
 
 def _torch_classes(truth: Array, width: int, classes: Sequence[Any] | None) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 Artifacts of the run::
 
-    mlplatform/candidate.json     inputs, task, runtime, options, package versions
+    mlplatform/candidate.json     inputs, parameters, task, runtime, options, package versions
     mlplatform/sample.parquet     a few feature rows
     mlplatform/holdout.parquet    features, target and context columns, unseen in training
     mlplatform/reference.parquet  features and target of the training rows, or a sample of them
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlplatform.domain.bundle import Column, Task
+from mlplatform.domain.bundle import Column, Parameter, Task
 from mlplatform.domain.canonical import plain
 
 FOLDER = "mlplatform"
@@ -54,6 +54,7 @@ class Description:
     task: Task
     requirements: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    params: tuple[Parameter, ...] = ()
 
     def encode(self) -> bytes:
         return json.dumps({"format": 1, **plain(self)}, indent=1, allow_nan=False).encode()
@@ -69,6 +70,7 @@ class Description:
                 task=Task(**{**d["task"], "classes": tuple(d["task"]["classes"])}),
                 requirements={str(k): str(v) for k, v in d["requirements"].items()},
                 options=dict(d["options"]),
+                params=tuple(map(Parameter.of, d.get("params", ()))),
             )
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a candidate description: {error!r}") from error

@@ -86,6 +86,7 @@ class MlflowRuns:
             metrics=dict(run.data.metrics),
             parameters=dict(run.data.params),
             options=description.options,
+            params=description.params,
         )
 
     def log_derived(self, parent_run_id: str, bundle: Path, manifest: Manifest, technique: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.bundle import NUMPY_DTYPES, Column
+from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Parameter
+from mlplatform.domain.signature import foreign_column, foreign_parameter
 from mlplatform.errors import UsageError
 from mlplatform.stats.batch import Array
 from mlplatform.tracking.client import one_line, quiet
@@ -69,6 +70,17 @@ class SavedModel:
             )
         return tuple(column for name, column in wanted.items() if name in given)
 
+    def params(self) -> tuple[Parameter, ...]:
+        """What the signature lets a caller set."""
+        schema = self.loaded.metadata.get_params_schema()
+        stored = schema.to_dict() if schema is not None else ()
+        return tuple(
+            Parameter.of(
+                {"name": d["name"], "dtype": d["type"], "default": d["default"], "shape": d["shape"] or ()}
+            )
+            for d in stored
+        )
+
     def requirements(self) -> dict[str, str]:
         """The packages that it pins, by name."""
         try:
@@ -80,7 +92,8 @@ class SavedModel:
 
 
 def load(path: Path) -> SavedModel:
-    """Raises UsageError for a folder that holds no model that MLflow loads. Runs the model's code."""
+    """Raises UsageError for a folder that holds no model that MLflow loads, or one whose signature has columns that
+    are not served. Runs the model's code."""
     if not (path / "MLmodel").is_file():
         raise UsageError(
             what=f"{path} is no model folder of MLflow: it has no MLmodel",
@@ -90,12 +103,17 @@ def load(path: Path) -> SavedModel:
         with quiet():
             import mlflow.pyfunc
 
-            return SavedModel(path, mlflow.pyfunc.load_model(str(path)))
+            loaded = mlflow.pyfunc.load_model(str(path))
     except Exception as error:  # whatever the model's own code runs into
         raise UsageError(
             what=f"MLflow does not load {path}: {type(error).__name__}: {one_line(error)}",
             hint="Load it with mlflow.pyfunc.load_model where it was saved, to see why.",
         ) from error
+    schema, params = loaded.metadata.get_input_schema(), loaded.metadata.get_params_schema()
+    wrong = (schema and foreign_column(schema.to_dict())) or (params and foreign_parameter(params.to_dict()))
+    if wrong:
+        raise UsageError(what=wrong[0], hint=wrong[1])
+    return SavedModel(path, loaded)
 
 
 def _column(name: str, spec: Any, required: bool) -> Column:

@@ -20,6 +20,7 @@ _TENSOR_DTYPES: dict[str, Dtype] = {
     for dtype, numpy in NUMPY_DTYPES.items()
     if dtype not in ("string", "binary", "datetime")
 }
+_NESTED = (np.ndarray, list, tuple, dict, set)
 _WIDER: tuple[Dtype, ...] = ("boolean", "integer", "long", "float", "double")
 
 
@@ -215,10 +216,13 @@ def _values(what: str, name: str, column: Any) -> Array:
     values = (
         np.asarray(column, dtype="datetime64[ns]") if dtype.startswith("datetime64") else np.asarray(column)
     )
-    if values.ndim != 1 or (values.dtype == object and any(isinstance(v, np.ndarray | list) for v in values)):
+    nested = next((v for v in values if isinstance(v, _NESTED)), None) if values.dtype == object else None
+    if values.ndim != 1 or nested is not None:
+        kind = "several" if nested is None else f"a {type(nested).__name__}"
         raise UsageError(
-            what=f"column {name} of {what} is not one value per row",
-            hint="Flatten it into columns; or pass tensors as an array (rows, ...), or a dict of arrays.",
+            what=f"column {name} of {what} is not one value per row: it holds {kind}",
+            hint="Flatten it into columns, or keep it as JSON text; or pass tensors as an array (rows, ...), or a dict"
+            " of arrays.",
         )
     if values.dtype.kind in "biufM":
         return values

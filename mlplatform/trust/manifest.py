@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlplatform.errors import UnsafeArtifact
+from mlplatform.domain.signature import foreign_column, foreign_parameter
+from mlplatform.errors import Refused, UnsafeArtifact
 from mlplatform.trust import scan
 from mlplatform.trust.limits import MAX_BYTES, MAX_DEPTH, MAX_FILES, MAX_TEXT, Unsafe
 
@@ -19,6 +21,9 @@ FORMATS = {"sklearn": "skops", "torch": "pt2", "onnx": "onnx"}
 """The one safe format of each runtime."""
 CODE_RUNTIME = "pyfunc"
 """The runtime that runs a model's own code, where a policy lets it."""
+NO_PARAMS = (
+    "Save it without them; or log the folder that MLflow saved, which the runtime pyfunc runs with them."
+)
 _REQUIREMENT = re.compile(
     r"[A-Za-z0-9][\w.\-]*(\[[\w,\-]+\])?\s*((==|>=|<=|~=|!=|<|>)\s*[\w.*+!\-]+\s*,?\s*)*"
 )
@@ -28,7 +33,8 @@ class Inspector:
     """Port Trust."""
 
     def inspect(self, folder: Path, allow: Sequence[str]) -> None:
-        """Raises UnsafeArtifact for the first thing that may not be loaded. Runs nothing of the folder.
+        """Raises UnsafeArtifact for the first thing that may not be loaded, Refused for a signature that is not served.
+        Runs nothing of the folder.
 
         `allow`: runtimes permitted by the policy; a model in the format of another one is refused. Of a runtime that
         runs the model's own code there is no saying what a file does: only its form is looked at.
@@ -40,6 +46,7 @@ class Inspector:
                     current = found_file
                 current = folder / "MLmodel"
                 _check_code_model(current)
+                _check_signature(current, CODE_RUNTIME)
                 return
             wanted = {FORMATS[runtime] for runtime in allow if runtime in FORMATS}
             if not wanted:
@@ -49,6 +56,7 @@ class Inspector:
                 found.add(scan.identify(current, current.relative_to(folder)))
             current = folder / "MLmodel"
             _check_mlmodel(current)
+            _check_signature(current, ", ".join(allow))
             current = folder
             _check_formats(found, wanted)
         except Unsafe as error:
@@ -130,6 +138,25 @@ def _check_mlmodel(path: Path) -> None:
     requirements = path.parent / "requirements.txt"
     if requirements.is_file():
         _check_requirements(requirements)
+
+
+def _check_signature(path: Path, runtime: str) -> None:
+    signature = _load_yaml(path).get("signature")
+    if not isinstance(signature, dict):
+        return
+    try:
+        inputs, params = (json.loads(signature.get(side) or "null") or [] for side in ("inputs", "params"))
+        wrong = foreign_column(inputs) or foreign_parameter(params)
+        if params and not wrong and runtime != CODE_RUNTIME:
+            names = ", ".join(str(spec.get("name")) for spec in params)
+            what = (
+                f"the model's signature has parameters ({names}), which the runtime {runtime} does not take"
+            )
+            wrong = what, NO_PARAMS
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unsafe(f"its signature is none: {error}") from error
+    if wrong:
+        raise Refused(what=wrong[0], hint=wrong[1])
 
 
 def _flavors(path: Path) -> dict[str, dict[str, Any]]:

@@ -25,9 +25,10 @@ class SignatureGate:
     """`{ use = "signature" }`: whoever sends rows to the incumbent can send them to the candidate and read its answers.
 
     Inputs may widen: no column vanishes, a type becomes a wider one at most (integer, long, double; float, double), a
-    new column is optional, a required one may become optional. Answers may not: kind of task, kind of output and
-    classes stay, since a new class is a word that no caller has a branch for and a column more in every row of
-    probabilities, and a class that is gone is one that its callers still wait for. Without an incumbent it passes.
+    new column is optional, a required one may become optional; parameters stay, or widen alike. Answers may not: kind
+    of task, kind of output and classes stay, since a new class is a word that no caller has a branch for and a column
+    more in every row of probabilities, and a class that is gone is one that its callers still wait for. Without an
+    incumbent it passes.
 
     new_classes: whether a model that answers labels may know more classes than the incumbent; callers know then.
     """
@@ -78,6 +79,18 @@ def _inputs(before: Manifest, after: Manifest) -> Iterator[str]:
     for new in columns.values():
         if new.required:
             yield f"column {new.name} is new and required"
+    yield from _parameters(before, after)
+
+
+def _parameters(before: Manifest, after: Manifest) -> Iterator[str]:
+    params = {param.name: param for param in after.params}
+    for old in before.params:
+        if (new := params.get(old.name)) is None:
+            yield f"parameter {old.name} is gone"
+        elif new.dtype != old.dtype and new.dtype not in WIDER.get(old.dtype, frozenset()):
+            yield f"parameter {old.name} was {old.dtype} and is {new.dtype}"
+        elif new.shape != old.shape:
+            yield f"parameter {old.name} was {'a list' if old.shape else 'one value'} and is no longer"
 
 
 def _narrowed(old: Column, new: Column) -> Iterator[str]:

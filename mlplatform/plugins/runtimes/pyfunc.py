@@ -89,7 +89,8 @@ class PyfuncPredictor:
         with self._turn:
             process = self._keeper.process()
             try:
-                head, arrays = process.ask({}, batch.columns(), self._seconds)
+                wish = {"params": dict(batch.params)} if batch.params else {}
+                head, arrays = process.ask(wish, batch.columns(), self._seconds)
             except ModelProcessFailed:
                 process.end()  # the keeper starts the next one
                 raise

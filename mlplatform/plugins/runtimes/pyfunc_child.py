@@ -29,7 +29,8 @@ class PyfuncModel:
         self._schema = self._model.metadata.get_input_schema()
 
     def predict(self, batch: Batch) -> Outputs:
-        return as_outputs(self._model.predict(self._given(batch.columns())))
+        given = self._given(batch.columns())
+        return as_outputs(self._model.predict(given, params=_params(batch) or None))
 
     def _given(self, columns: Mapping[str, Array]) -> Any:
         """The rows as MLflow's own server hands them to a model: arrays for tensors, else a data frame."""
@@ -53,6 +54,11 @@ class PyfuncModel:
                 continue  # an optional column that was not sent
             given[name] = values.astype(wanted) if wanted.kind in "iufb" else values
         return pandas.DataFrame(given)
+
+
+def _params(batch: Batch) -> dict[str, Any]:
+    """As MLflow's own server hands them on: it fills in defaults and reads times itself."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in batch.params}
 
 
 def as_outputs(raw: Any) -> Outputs:
@@ -121,7 +127,8 @@ def main() -> int:
                 model = PyfuncModel(Path(head["model"]))
                 parts = frames.encode({"ok": True, "given_up": given_up}, {})
             else:
-                parts = _reply(model.predict(Batch(tuple(arrays), arrays=arrays)))
+                params = tuple(head.get("params", {}).items())
+                parts = _reply(model.predict(Batch(tuple(arrays), arrays=arrays, params=params)))
         except BaseException as error:  # also what a model's code calls to end its process
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 raise

@@ -182,9 +182,9 @@ def layout(rows: Rows) -> Hashable:
     """Requests to one model with equal layouts can be joined."""
     batch = rows.batch
     if batch.matrix is not None:
-        return tuple(rows.context)
+        return (batch.params, *rows.context)
     columns = [(name, v.dtype, v.shape[1:]) for name, v in (batch.arrays or {}).items()]
-    return (*columns, *rows.context)
+    return (batch.params, *columns, *rows.context)
 
 
 def joined(requests: Sequence[Rows]) -> Rows:
@@ -192,12 +192,13 @@ def joined(requests: Sequence[Rows]) -> Rows:
     if len(requests) == 1:
         return requests[0]
     first = requests[0]
-    names = first.batch.names
+    names, params = first.batch.names, first.batch.params
     if first.batch.matrix is not None:
-        batch = Batch(names, np.concatenate([rows.batch.matrix for rows in requests]))
+        batch = Batch(names, np.concatenate([rows.batch.matrix for rows in requests]), params=params)
     else:
         tables = [rows.batch.arrays or {} for rows in requests]
-        batch = Batch(names, arrays={name: np.concatenate([t[name] for t in tables]) for name in tables[0]})
+        arrays = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+        batch = Batch(names, arrays=arrays, params=params)
     context = {name: list(chain.from_iterable(r.context[name] for r in requests)) for name in first.context}
     return Rows(batch, context, any(rows.missing for rows in requests))
 

@@ -63,7 +63,7 @@ class Arm:
         self.bundle = bundle
         self.name = f"{route.model}@{route.version}"
         self.header = (b"mlplatform-model", self.name.encode())
-        self.rows = RowDecoder(bundle.manifest.inputs, rule.context)
+        self.rows = RowDecoder(bundle.manifest.inputs, rule.context, bundle.manifest.params)
         self.codecs = {name: spoken.codec(self.rows, route) for name, spoken in PROTOCOLS.items()}
         self.rule = rule
         self.bulk = bulk_columns(self.rows.inputs, frozenset(rule.drop_columns))

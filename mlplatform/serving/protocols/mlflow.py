@@ -1,9 +1,9 @@
 """`/invocations` bodies as MLflow's own model server takes and answers them.
 
 JSON with one of `dataframe_split`, `dataframe_records`, `instances`, `inputs` (rows, records, or one list a
-column; tensors nested as their shape, bytes in base64), or CSV with a header. A body of plain numbers is decoded by a
-parser that is typed by the signature; everything else, and everything that is wrong, takes the careful way, which can
-tell what is wrong.
+column; tensors nested as their shape, bytes in base64), and `params` beside it, or CSV with a header. A body of plain
+numbers is decoded by a parser that is typed by the signature; everything else, and everything that is wrong, takes the
+careful way, which can tell what is wrong.
 """
 
 from __future__ import annotations
@@ -107,12 +107,14 @@ class InvocationCodec:
         request = parse(body)
         if not isinstance(request, dict):
             raise Problem(f"expected an object with one of {', '.join(FORMATS)}, got {kind_of(request)}")
-        if request.pop("params", None):
-            raise Problem("field 'params': this model takes no parameters")
+        params = self._rows.params.read(request.pop("params", None))
         if len(request) != 1 or next(iter(request)) not in FORMATS:
             given = ", ".join(map(repr, list(request)[:8])) or "none"
             raise Problem(f"expected exactly one of {', '.join(FORMATS)}, got {given}")
         ((form, value),) = request.items()
+        return self._table(form, value).beside(params)
+
+    def _table(self, form: str, value: Any) -> Rows:
         if form == "dataframe_split":
             return self._split(value)
         if form == "inputs" and isinstance(value, dict):

@@ -4,7 +4,8 @@ One input a column, of shape [rows] or [rows, 1], or [rows, ...] where the colum
 [rows, columns] in the signature's order, where all columns are numbers. Bytes are base64 in JSON. With
 `Inference-Header-Content-Length` that many bytes of the body are JSON, and the tensors that have a `binary_data_size`
 follow in their order. Outputs: `predictions` and, where the model has them, `scores`; a model with outputs of its own
-names keeps those. Parameters and fields that are not of the protocol are left alone, as it asks for.
+names keeps those. Parameters of the request that the signature names are the model's; others, and fields that are not
+of the protocol, are left alone, as it asks for.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ class InferCodec:
             length = _length(call.json_length, len(call.body))
             inputs, wanted = self._remembered(call.body[:length])
             buffers = memoryview(call.body)[length:]
-        return self._to_rows(_tensors(inputs, buffers)), wanted
+        rows = self._to_rows(_tensors(inputs, buffers))
+        if wanted.parameters:
+            rows = rows.beside(self._rows.params.pick(wanted.parameters))
+        return rows, wanted
 
     def encode(self, wanted: Wanted, outputs: Outputs, request_id: str) -> Payload:
         """The answer in the form that was wanted."""

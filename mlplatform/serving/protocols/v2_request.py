@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,6 +36,8 @@ class Wanted(NamedTuple):
     binary: bool = False
     outputs: tuple[tuple[str, bool], ...] = ()
     """Names, and whether each is binary; all when empty."""
+    parameters: Mapping[str, Any] = MappingProxyType({})
+    """Of the request, but for those of the protocol."""
 
 
 Request = tuple[tuple[Given, ...], Wanted]
@@ -96,8 +100,10 @@ def read_request(body: Any) -> Request:
     key = body.get("id", "")
     if not isinstance(key, str):
         raise Problem(f"field 'id': expected text, got {kind_of(key)}")
-    binary = _flag(_parameters(body, "the request"), "binary_data_output", False, "the request")
-    return given, Wanted(key, binary, _wanted_outputs(body, binary))
+    parameters = dict(_parameters(body, "the request"))
+    binary = _flag(parameters, "binary_data_output", False, "the request")
+    parameters.pop("binary_data_output", None)
+    return given, Wanted(key, binary, _wanted_outputs(body, binary), parameters)
 
 
 def _given(i: int, item: Any) -> Given:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from mlplatform.domain.bundle import Column, FileEntry, Manifest, Task, differing_columns
+from mlplatform.domain.bundle import Column, FileEntry, Manifest, Parameter, Task, differing_columns
 from mlplatform.domain.duration import duration
 from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.governor import Limits, Retraining, losses_in_a_row, may_retrain
@@ -257,6 +258,29 @@ def test_manifest_is_read_back_and_keeps_its_digest():
     assert again.digest == MANIFEST.digest
     assert replace(MANIFEST, options={}).digest != MANIFEST.digest
     assert MANIFEST.size_bytes == 10
+
+
+def test_a_manifest_without_parameters_has_the_digest_that_it_had_before_there_were_any():
+    assert MANIFEST.digest == "a60b92477d6c1de686e91419734fdf93c4e00ff1229278ca617d386dfdffe0ca"
+    assert b"params" not in MANIFEST.encode()
+
+
+def test_parameters_are_read_back():
+    params = (
+        Parameter("k", "long", 3),
+        Parameter("words", "string", ("a", None), (-1,)),
+        Parameter("none", "double", None),
+    )
+    made = replace(MANIFEST, params=params)
+    assert Manifest.decode(made.encode()) == made
+    assert made.digest != MANIFEST.digest
+    for wrong in ({"dtype": "binary"}, {"shape": [2]}, {"more": 1}):
+        page = {
+            **json.loads(made.encode()),
+            "params": [{"name": "k", "dtype": "long", "default": 3, **wrong}],
+        }
+        with pytest.raises(ValueError, match="not a"):
+            Manifest.decode(json.dumps(page).encode())
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b"null", b"\xff", b'{"runtime": 1}'])

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from mlplatform.domain.bundle import Parameter
 from mlplatform.domain.policy import Trust
 from mlplatform.domain.use import Use
 from mlplatform.errors import ChangedBytes, CodeNotAllowed, NotACandidate, Refused, UnsafeArtifact
 from mlplatform.flows.register import compress, register
+from mlplatform.trust.manifest import Inspector
 from tests.unit.flows.worlds import ADA, MODEL, Fakes
 
 
@@ -87,3 +89,24 @@ def test_a_model_that_runs_code_is_registered_only_where_the_policy_lets_it(fake
     version = register(fakes.world, MODEL, "run1", ADA, trust=allowed)
     options = fakes.bundles.manifest(version.digest).options
     assert (options["answer_seconds"], options["memory_mb"]) == (5.0, 2000)
+
+
+def test_a_model_with_columns_that_are_not_served_is_not_registered(fakes: Fakes) -> None:
+    candidate = fakes.candidate("run1")
+    (candidate.model_folder / "MLmodel").write_text(
+        "flavors: {python_function: {loader_module: mlflow.pyfunc.model}}\n"
+        """signature: {inputs: '[{"name": "tags", "type": "array", "items": {"type": "long"}}]'}\n"""
+    )
+    fakes.runs.add(replace(candidate, runtime="pyfunc"))
+    world = replace(fakes.world, trust=Inspector())
+    with pytest.raises(Refused, match=r"column tags of the model's signature .* Array\(long\)") as caught:
+        register(world, MODEL, "run1", ADA, trust=Trust(code_models=True))
+    assert "TensorSpec" in caught.value.next_step
+    assert fakes.ledger.versions(MODEL) == [] and fakes.world.intents.left() == []
+
+
+def test_a_versions_manifest_keeps_the_parameters_of_the_signature(fakes: Fakes) -> None:
+    params = (Parameter("k", "long", 3), Parameter("words", "string", ("a",), (-1,)))
+    fakes.runs.add(replace(fakes.candidate("run1"), runtime="pyfunc", params=params))
+    version = register(fakes.world, MODEL, "run1", ADA, trust=Trust(code_models=True))
+    assert fakes.bundles.manifest(version.digest).params == params

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mlplatform.domain.bundle import Column, Dtype, Task
+from mlplatform.domain.bundle import Column, Dtype, Parameter, Task
 from mlplatform.domain.verdict import Verdict
 from mlplatform.plugins.gates.freshness import FreshnessGate
 from mlplatform.plugins.gates.leak import LeakGate
@@ -36,6 +36,31 @@ def test_the_same_signature_passes_and_so_does_a_first_version() -> None:
     assert SignatureGate().judge(changed()).verdict is Verdict.PASS
     first = SignatureGate().judge(awkward_subjects()["no incumbent"])
     assert first.verdict is Verdict.PASS and "no incumbent" in first.because
+
+
+K = Parameter("k", "long", 3)
+
+
+@pytest.mark.parametrize(
+    ("param", "said"),
+    [
+        (None, "parameter k is gone"),
+        (Parameter("k", "string", "3"), "parameter k was long and is string"),
+        (Parameter("k", "long", (3,), (-1,)), "parameter k was one value and is no longer"),
+        (Parameter("k", "double", 0.5), ""),
+        (K, ""),
+    ],
+)
+def test_parameters_that_callers_set_may_not_narrow(param: Parameter | None, said: str) -> None:
+    subject = changed()
+    assert subject.incumbent_manifest is not None
+    before = replace(subject.incumbent_manifest, params=(K,))
+    after = replace(
+        subject.manifest, params=() if param is None else (Parameter("new", "string", "x"), param)
+    )
+    finding = SignatureGate().judge(replace(subject, manifest=after, incumbent_manifest=before))
+    assert finding.verdict is (Verdict.FAIL if said else Verdict.PASS)
+    assert said in finding.because
 
 
 @pytest.mark.parametrize(

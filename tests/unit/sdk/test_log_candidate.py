@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.types import Schema
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -43,9 +45,11 @@ from sklearn.tree import DecisionTreeClassifier
 
 import mlplatform
 from mlplatform.data.tables import ParquetTables
-from mlplatform.domain.bundle import Column
+from mlplatform.domain.bundle import Column, Manifest, Parameter
 from mlplatform.errors import UsageError
+from mlplatform.plugins.runtimes.pyfunc import PyfuncRuntime
 from mlplatform.ports.tracking import Candidate
+from mlplatform.stats.batch import Batch
 from mlplatform.tracking.client import Mlflow, quiet
 from mlplatform.tracking.runs import MlflowRuns
 from mlplatform.trust.manifest import Inspector
@@ -449,6 +453,99 @@ def test_any_flavor_of_mlflow_is_logged_by_its_folder_as_a_model_that_runs_code(
         mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows[["a"]], churn))
     with pytest.raises(UsageError, match="the rows have more, which the model's signature lacks"):
         mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows.assign(more=1), churn))
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an array": ({"type": "array", "items": {"type": "long"}}, "Array(long)", "TensorSpec"),
+    "arrays in arrays": (
+        {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+        "Array(Array(string))",
+        "TensorSpec",
+    ),
+    "an object": ({"type": "object", "properties": {"a": {"type": "string"}}}, "Object", "JSON in a string"),
+    "a map": ({"type": "map", "values": {"type": "double"}}, "Map(string -> double)", "JSON in a string"),
+    "any type": ({"type": "any"}, "AnyType", "Give it a type"),
+    "a vector of Spark's": ({"type": "sparkml_vector"}, "SparkMLVector", "TensorSpec"),
+}
+LENGTHS = "class M(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+LENGTHS += "        return model_input['tags'].map(len).to_numpy()\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("spec", "kind", "fix"), FOREIGN.values(), ids=FOREIGN)
+def test_a_saved_model_with_columns_of_other_types_is_refused_by_column_and_type(
+    store: Mlflow, tmp_path: Path, spec: dict[str, Any], kind: str, fix: str
+) -> None:
+    inputs = Schema.from_json(json.dumps([{"type": "double", "name": "a"}, {**spec, "name": "tags"}]))
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (), inputs=inputs)
+    rows = pd.DataFrame({"a": np.arange(ROWS) / 7.0, "tags": [[1, 2]] * ROWS})
+    with pytest.raises(UsageError, match=r"^column tags of the model's signature is of") as caught, quiet():
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows, np.arange(ROWS) % 2))
+    assert f"MLflow's type {kind}, which is not served" in str(caught.value)
+    assert fix in caught.value.next_step
+    assert store.call("search_runs", ["0"]) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_models_parameters_are_logged_and_evaluated_with_their_defaults(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, tmp_path: Path
+) -> None:
+    code = "class M(mlflow.pyfunc.PythonModel):\n    def predict(self, context, model_input, params=None):\n"
+    code += "        return [params['words'][params['k']]] * len(model_input)\n"
+    params = {"k": 1, "words": ["yes", "no"], "at": np.datetime64("2026-01-31T12:00:00")}
+    schema = mlflow.models.infer_signature(params=params).params
+    columns = (Column("age", "double"), Column("income", "double"))
+    save_code_model(tmp_path / "made" / "model", code, columns, params=schema)
+    with quiet():
+        run_id = mlplatform.log_candidate(tmp_path / "made" / "model", **halves(numbers, churn))
+    candidate = logged(store, run_id, tmp_path / "candidate")
+    assert candidate.params == (
+        Parameter("k", "long", 1),
+        Parameter("words", "string", ("yes", "no"), (-1,)),
+        Parameter("at", "datetime", "2026-01-31T12:00:00"),
+    )
+    manifest = Manifest("pyfunc", "model", candidate.inputs, candidate.task, {}, params=candidate.params)
+    served = PyfuncRuntime().load_here(candidate.model_folder.parent, manifest)
+    batch = Batch(("age", "income"), np.zeros((2, 2)))
+    assert served.predict(batch).predictions.tolist() == ["no", "no"]
+    set_ = replace(batch, params=(("k", 0), ("words", ("a", "b")), ("at", "2026-02-01")))
+    assert served.predict(set_).predictions.tolist() == ["a", "a"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_parameter_that_is_an_object_is_refused(
+    store: Mlflow, tmp_path: Path, numbers: Any, churn: Any
+) -> None:
+    schema = mlflow.models.infer_signature(params={"o": {"a": 1}}).params
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (Column("age", "double"),), params=schema)
+    with pytest.raises(
+        UsageError, match="parameter o of the model's signature is of MLflow's type Object"
+    ) as caught:
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(numbers[["age"]], churn))
+    assert "text that holds JSON" in caught.value.next_step
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_types_that_mlflow_finds_in_nested_cells_are_refused(store: Mlflow, tmp_path: Path) -> None:
+    """As a person gets such a signature: without asking for it."""
+    rows = pd.DataFrame({"a": np.arange(ROWS) / 7.0, "tags": [{"b": 1}] * ROWS})
+    inputs = mlflow.models.infer_signature(rows).inputs
+    save_code_model(tmp_path / "made" / "model", LENGTHS, (), inputs=inputs)
+    with pytest.raises(UsageError, match=r"column tags .* type Object"), quiet():
+        mlplatform.log_candidate(tmp_path / "made" / "model", **halves(rows, np.arange(ROWS) % 2))
+
+
+@pytest.mark.parametrize(
+    "cell", [[1, 2], (1, 2), {"b": 1}, {1}, np.ones(2)], ids=lambda cell: type(cell).__name__
+)
+def test_cells_that_hold_several_values_are_refused_by_column_and_type(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray, cell: Any
+) -> None:
+    rows = numbers.assign(tags=[cell for _ in range(len(numbers))])
+    what = f"column tags of holdout is not one value per row: it holds a {type(cell).__name__}"
+    with pytest.raises(UsageError, match=what) as caught:
+        mlplatform.log_candidate(LogisticRegression().fit(numbers, churn), **halves(rows, churn))
+    assert "Flatten it into columns" in caught.value.next_step
 
 
 # --- tensors ---

@@ -111,6 +111,23 @@ def test_only_requests_of_one_layout_share_a_run() -> None:
     assert model.runs == [2, 2, 1]
 
 
+def test_requests_of_other_parameters_never_share_a_run() -> None:
+    model, asked = Model(), list[Any]()
+
+    def seen(given: Rows) -> Outputs:
+        asked.append((given.batch.params, given.batch.rows))
+        return model(given)
+
+    turn = Turn(seen, nothing, 100.0, 1.0)
+    one, two = (("k", 1),), (("k", 2),)
+    for make in (lambda: rows(1.0), lambda: columns(x=[1.0])):
+        asked.clear()
+        plain, first, second = make(), make().beside(one), make().beside(two)
+        got = in_one_turn(turn, plain, plain, first, first, second, plain, second)
+        assert got == [[2.0]] * 7
+        assert asked == [((), 2), (one, 2), (two, 1), ((), 1), (two, 1)]
+
+
 def test_a_run_takes_no_more_rows_than_it_has_time_for() -> None:
     model = Model()
     in_one_turn(Turn(model, nothing, 0.0, batching.LONGEST_RUN_US / 4), *[rows(1, 2)] * 5)

@@ -152,6 +152,25 @@ def test_under_load_requests_are_skipped_and_counted(
     assert asyncio.run(run())["skipped"] == 400 - shadow.MOST_REQUESTS
 
 
+def test_requests_that_set_parameters_are_not_compared_with_a_shadows_defaults(
+    tmp_path: Path, numeric: Bundle, again: Bundle
+) -> None:
+    async def run() -> Counter[str]:
+        plane = DataPlane(tmp_path)
+        publish(tmp_path, route(numeric, 1), standby=(route(again, 2, 0.0, "shadow"),))
+        await plane.router.look()
+        answer = await answered(plane, call())
+        assert answer.rows is not None
+        answer.rows = answer.rows.beside((("k", 1),))
+        plane.record(answer)
+        outcomes = await until(plane, 2)
+        await plane.close()
+        return outcomes
+
+    outcomes = asyncio.run(run())
+    assert outcomes["skipped"] == 1 and outcomes.total() == 2
+
+
 def test_a_shadow_that_was_taken_back_is_asked_no_more(
     tmp_path: Path, numeric: Bundle, again: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlplatform.errors import UnsafeArtifact
+from mlplatform.errors import Refused, UnsafeArtifact
 from mlplatform.trust.manifest import Inspector
 
 MLMODEL = """
@@ -241,6 +241,61 @@ def test_of_a_model_that_may_run_its_own_code_only_the_form_is_looked_at(folder:
     (folder / "link").unlink()
     (folder / "MLmodel").write_text("flavors:\n  keras: {data: x}\n")
     refused(folder, "no flavor python_function", ("pyfunc",))
+
+
+@pytest.mark.parametrize("allow", [("sklearn",), ("pyfunc",)])
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ('{"type": "array", "items": {"type": "double"}}', "Array(double)"),
+        ('{"type": "object", "properties": {}}', "Object"),
+        ('{"type": "map", "values": {"type": "long"}}', "Map(string -> long)"),
+        ('{"type": "any"}', "AnyType"),
+        ('{"type": "sparkml_vector"}', "SparkMLVector"),
+    ],
+)
+def test_columns_of_types_that_are_not_served_are_refused(
+    folder: Path, allow: tuple[str, ...], kind: str, shown: str
+) -> None:
+    inputs = f'[{{"name": "a", "type": "double"}}, {{"name": "tags", {kind[1:]}]'
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  inputs: '{inputs}'\n  params: null\n")
+    with pytest.raises(Refused) as caught:
+        Inspector().inspect(folder, allow)
+    said = f"column tags of the model's signature is of MLflow's type {shown}, which is not served"
+    assert (str(caught.value), bool(caught.value.next_step)) == (said, True)
+
+
+def test_parameters_are_refused_where_the_runtime_takes_none(folder: Path) -> None:
+    params = '[{"name": "k", "type": "long", "default": 3, "shape": null}]'
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  params: '{params}'\n")
+    Inspector().inspect(folder, ("pyfunc",))
+    with pytest.raises(
+        Refused, match=r"has parameters \(k\), which the runtime sklearn does not take"
+    ) as caught:
+        Inspector().inspect(folder, ("sklearn",))
+    assert "the runtime pyfunc runs with them" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ('{"name": "o", "type": "object", "default": {}}', "parameter o .* type Object, which is not served"),
+        (
+            '{"name": "r", "type": "double", "default": NaN}',
+            "parameter r .* default nan, which JSON does not know",
+        ),
+    ],
+)
+def test_parameters_that_no_request_can_set_are_refused(folder: Path, spec: str, why: str) -> None:
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature:\n  params: '[{spec}]'\n")
+    with pytest.raises(Refused, match=why):
+        Inspector().inspect(folder, ("pyfunc",))
+
+
+@pytest.mark.parametrize("inputs", ["no json", "[1]", "7", '[{"name": "a", "type": "array", "items": 3}]'])
+def test_a_signature_that_cannot_be_read_is_refused(folder: Path, inputs: str) -> None:
+    (folder / "MLmodel").write_text(f"{MLMODEL}signature: {{inputs: {json.dumps(inputs)}}}\n")
+    refused(folder, "its signature is none")
 
 
 def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
