@@ -181,10 +181,12 @@ def answer_all(ask: Ask, requests: Sequence[Rows]) -> list[Result]:
 def layout(rows: Rows) -> Hashable:
     """Requests to one model with equal layouts can be joined."""
     batch = rows.batch
+    if batch.params:  # that rows get together what they get alone was seen with the defaults only
+        return object()
     if batch.matrix is not None:
-        return (batch.params, *rows.context)
+        return tuple(rows.context)
     columns = [(name, v.dtype, v.shape[1:]) for name, v in (batch.arrays or {}).items()]
-    return (batch.params, *columns, *rows.context)
+    return (*columns, *rows.context)
 
 
 def joined(requests: Sequence[Rows]) -> Rows:
@@ -192,13 +194,12 @@ def joined(requests: Sequence[Rows]) -> Rows:
     if len(requests) == 1:
         return requests[0]
     first = requests[0]
-    names, params = first.batch.names, first.batch.params
+    names = first.batch.names
     if first.batch.matrix is not None:
-        batch = Batch(names, np.concatenate([rows.batch.matrix for rows in requests]), params=params)
+        batch = Batch(names, np.concatenate([rows.batch.matrix for rows in requests]))
     else:
         tables = [rows.batch.arrays or {} for rows in requests]
-        arrays = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
-        batch = Batch(names, arrays=arrays, params=params)
+        batch = Batch(names, arrays={name: np.concatenate([t[name] for t in tables]) for name in tables[0]})
     context = {name: list(chain.from_iterable(r.context[name] for r in requests)) for name in first.context}
     return Rows(batch, context, any(rows.missing for rows in requests))
 

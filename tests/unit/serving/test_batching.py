@@ -111,7 +111,7 @@ def test_only_requests_of_one_layout_share_a_run() -> None:
     assert model.runs == [2, 2, 1]
 
 
-def test_requests_of_other_parameters_never_share_a_run() -> None:
+def test_requests_that_set_parameters_never_share_a_run() -> None:
     model, asked = Model(), list[Any]()
 
     def seen(given: Rows) -> Outputs:
@@ -125,7 +125,7 @@ def test_requests_of_other_parameters_never_share_a_run() -> None:
         plain, first, second = make(), make().beside(one), make().beside(two)
         got = in_one_turn(turn, plain, plain, first, first, second, plain, second)
         assert got == [[2.0]] * 7
-        assert asked == [((), 2), (one, 2), (two, 1), ((), 1), (two, 1)]
+        assert asked == [((), 2), (one, 1), (one, 1), (two, 1), ((), 1), (two, 1)]
 
 
 def test_a_run_takes_no_more_rows_than_it_has_time_for() -> None:
