@@ -9,23 +9,27 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from mlplatform.chains import Chains
 from mlplatform.data.observations import FolderObservations
 from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.ladder import CANDIDATE, Change
-from mlplatform.domain.ledger import Draft, Kind
+from mlplatform.domain.ledger import Draft, Entry, Kind
 from mlplatform.domain.policy import Policy, Stage
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.rollout_plan import RolloutPlan
@@ -39,7 +43,7 @@ from mlplatform.flows.world import World
 from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.clock import FixedClock
-from mlplatform.wiring import SystemClock
+from mlplatform.wiring import SystemClock, Wiring
 from tests.flawed import installed, write_model
 from tests.unit.flows.worlds import ADA, MODEL, Fakes, policy
 
@@ -47,6 +51,8 @@ CLIENTS = 4
 MISSING = 0.25
 """Share of requests without a value that most models do without."""
 GIVE_UP_SECONDS = 60.0
+ENOUGH = 500
+"""Requests, for probation to know the version before, and for a good one to have shown itself."""
 COUNTED = (
     Use("error_rate", {"at_most": 0.05, "min_requests": 60}),
     Use("refusals", {"margin": 0.05, "min_requests": 60}),
@@ -94,6 +100,11 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_another(self, version: str) -> None:
+        """Answer."""
+        seen = self.versions[version]
+        until(lambda: self.versions[version] > seen)
+
     def _ask(self, number: int) -> None:
         rng = np.random.default_rng(number)
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -105,6 +116,13 @@ class Traffic:
             self.versions[version] += 1
             self.statuses[status] += 1
         connection.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline, tick = time.monotonic() + GIVE_UP_SECONDS, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        tick.wait(0.1)
 
 
 def asked(
@@ -160,6 +178,28 @@ class Shop:
             threading.Event().wait(0.1)
             rollout = follow(self.world, self.given, rollout)
         return rollout
+
+    def counted(self, number: int | None) -> int:
+        """Requests that a version was asked, as far as the workers have told."""
+        return self.world.documents.counted("churn").of(MODEL, number or 0).asked
+
+    def wait_until_counted(self, number: int | None) -> None:
+        wanted = self.counted(number) + ENOUGH
+        until(lambda: self.counted(number) >= wanted)
+
+    def watched_until_counted(self, number: int) -> Entry | None:
+        """Looked at again and again, as by `mlplatform monitor`, until the version is taken back or was asked enough;
+        the entry that took it back."""
+        chains = Chains(cast(Wiring, SimpleNamespace(world=self.world)), "a test")
+        taken_back: list[Entry] = []
+
+        def settled() -> bool:
+            enough = self.counted(number) >= ENOUGH
+            taken_back.extend(filter(None, [chains.tend_rollouts(self.given, probation=True)]))
+            return bool(taken_back) or enough
+
+        until(settled)
+        return taken_back[0] if taken_back else None
 
     @property
     def holder(self) -> int | None:
@@ -278,6 +318,52 @@ def test_a_version_that_refuses_what_its_incumbent_answers_is_taken_back(
         assert found[-1].phase is (Phase.FAILED if flaw else Phase.PROBATION), f"{found[-1]}"
         assert ("refusals: refused" in found[-1].because) == bool(flaw)
     report(found, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "missing", "why"),
+    [
+        ("crash", 0.0, r"probation: \d+ of \d+ requests failed, 1\.0% allowed"),
+        (
+            "refuses",
+            MISSING,
+            r"probation: \d+ of \d+ requests refused, \d+ of \d+ by the .* 5\.0% more allowed",
+        ),
+        ("", MISSING, ""),
+    ],
+    ids=["crash", "refuses", "good"],
+)
+def test_probation_switches_back_from_a_version_that_fails_or_refuses_requests(
+    shop: Shop, flaw: str, missing: float, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All at once: what was wrong with it shows on live requests only. A good one stays."""
+    shop.planned(RolloutPlan())
+    before, version = shop.holder, shop.version(cut=0.0, flaw=flaw)
+    with Traffic(shop.port, missing) as traffic:
+        shop.wait_until_counted(before)
+        began = sum(traffic.versions.values())
+        rollout = shop.promote(version, "production")
+        assert rollout and rollout.phase is Phase.PROBATION and shop.holder == version.number
+        entry = shop.watched_until_counted(version.number)
+        traffic.wait_for_another(f"{MODEL}@{shop.holder}")
+    asked_since = sum(traffic.versions.values()) - began
+    now = next(r for r in shop.world.deployments.history(MODEL) if r.id == rollout.id)
+    because = entry.draft.reason if entry else now.because
+    touched = traffic.versions[version.ref]
+    report([Tried(flaw or "good", "at once", now.phase, touched, asked_since, because)], capsys)
+    if not flaw:
+        assert (entry, now.phase, shop.holder) == (None, Phase.PROBATION, version.number)
+        assert set(traffic.statuses) == {200}
+        return
+    assert entry and re.fullmatch(why, because), because
+    assert (entry.draft.kind, entry.draft.actor.name) == (Kind.ROLLED_BACK, "monitor")
+    assert shop.world.ledger.entries(MODEL)[-1] == entry
+    assert (now.phase, now.because) == (Phase.FAILED, because)
+    assert shop.holder == entry.draft.version == before
+    connection = http.client.HTTPConnection("127.0.0.1", shop.port, timeout=10)
+    answers = {asked(connection, [3.0, None if missing else float(n)]) for n in range(50)}
+    connection.close()
+    assert answers == {(f"{MODEL}@{before}", 200)}
 
 
 def test_a_rollback_in_the_middle_is_in_effect_at_once(shop: Shop) -> None:
