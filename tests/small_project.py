@@ -38,6 +38,7 @@ from mlplatform.domain.verdict import Verdict, worst
 from mlplatform.domain.version import Version
 from mlplatform.flows.approve import incumbent
 from mlplatform.flows.evaluate import judge
+from mlplatform.flows.intake import take_in
 from mlplatform.flows.rollout import unfinished
 from mlplatform.plugins.targets.local import LocalTarget
 from tests.bundles import freeze_bytes
@@ -275,7 +276,7 @@ def _answer_and_label(platform: Platform) -> None:
     captured, give_up = 0, time.monotonic() + 30
     while captured < LABELLED:
         assert time.monotonic() < give_up, f"{captured} of {LABELLED} rows were captured"
-        captured += platform.world.observations.ingest(MODEL).rows
+        captured += take_in(platform.world, platform.policy(MODEL), MODEL).rows
         threading.Event().wait(0.05)
     truth = 1 - answers["prediction"].astype(int)
     (platform.settings.root / "labels.json").write_text(json.dumps([answers["id"].tolist(), truth.tolist()]))

@@ -36,6 +36,7 @@ from mlplatform.flows import (
 from mlplatform.flows.approve import Approved
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.gc import Collection
+from mlplatform.flows.intake import take_in
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
@@ -133,8 +134,7 @@ class Platform(Serving):
 
     def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
         """Join what came true to what was predicted; labels may come before or after their rows are ingested."""
-        self.endpoint(endpoint)
-        self.world.observations.ingest(endpoint)
+        take_in(self.world, self.policy(self.endpoint(endpoint).model), endpoint)
         failpoint("label:ingested")
         return self.world.observations.label(endpoint, ids, truth)
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -53,6 +53,8 @@ SEGMENT_ROWS, SEGMENT_BYTES = 65_536, 256_000_000
 DAY_US = 86_400_000_000
 
 Block = tuple[str, pa.Table]
+Note = Callable[[pa.Table, Segment], Mapping[bytes, bytes]]
+"""What to keep beside the rows of a new segment, in its file."""
 
 
 def batches(endpoint: Path) -> Iterator[tuple[list[Block], list[Path]]]:
@@ -124,7 +126,9 @@ def prediction_ids(requests: Array, rows: Array) -> pa.Array:
     return pc.binary_join_element_wise(uuids, numbers, "/")
 
 
-def add_rows(history: History, tables: Sequence[pa.Table]) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+def add_rows(
+    history: History, tables: Sequence[pa.Table], note: Note
+) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
     """Write new segments, one per layout. Returns the history's segments then, and files they replace."""
     segments, replaced = list(history.index.segments), []
     groups: dict[str, list[pa.Table]] = {}
@@ -139,13 +143,21 @@ def add_rows(history: History, tables: Sequence[pa.Table]) -> tuple[tuple[Segmen
             replaced.append(old.file)
         table = below_each_other(parts)
         described = _describe(table, layout)
-        segments.append(replace(described, file=history.write("rows", table, number)))
+        file = history.write("rows", table, number, note(table, described))
+        segments.append(replace(described, file=file))
     return tuple(segments), tuple(replaced)
 
 
 def plain_name(stored: str) -> str:
     """The name that clients use."""
     return stored.removeprefix(FEATURE) if stored.startswith(FEATURE) else stored.removeprefix(CONTEXT)
+
+
+def ticks_of(table: pa.Table, column: str) -> Array:
+    """Epoch us of each row, by the column with the event's time, "" for the prediction's own."""
+    predicted = to_numpy(table["time_us"])
+    moments = as_times(table[column]) if column else None
+    return predicted if moments is None else _or_predicted(moments, predicted)
 
 
 # ---- helpers
@@ -186,11 +198,11 @@ def _describe(table: pa.Table, layout: str) -> Segment:
     times: dict[str, Range] = {"": (int(predicted.min()), int(predicted.max()))}
     for name in names:
         if (moments := as_times(table[name])) is not None:
-            ticks = or_predicted(moments, predicted)
+            ticks = _or_predicted(moments, predicted)
             times[name] = (int(ticks.min()), int(ticks.max()))
     return Segment("", table.num_rows, (low, high), layout, times, names, table.nbytes)
 
 
-def or_predicted(moments: Array, predicted: Array) -> Array:
+def _or_predicted(moments: Array, predicted: Array) -> Array:
     """Epoch us of the event, or of the prediction where the event's time is missing."""
     return np.where(np.isnat(moments), predicted, moments.astype(np.int64))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -104,20 +104,24 @@ class History:
     def folder(self) -> Path:
         return self.endpoint / "segments"
 
-    def table(self, file: str, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-        """One file's rows; raises HistoryUnusable, naming it."""
-        try:
-            return pq.read_table(self.folder / file, columns=columns, filters=filters, partitioning=None)
-        except (OSError, ValueError, KeyError) as error:
-            raise HistoryUnusable(folder=self.folder, cause=f"{file}: {error}") from error
+    def table(self, file: str, columns: Collection[str] | None = None, filters: Any = None) -> pa.Table:
+        """One file's rows, of the columns those that it has; raises HistoryUnusable, naming it."""
+        names = () if columns is None else self.footer(file).schema.to_arrow_schema().names
+        wanted = None if columns is None else [name for name in names if name in columns]
+        with self._naming(file):
+            return pq.read_table(self.folder / file, columns=wanted, filters=filters, partitioning=None)
 
-    def write(self, kind: str, table: pa.Table, number: int = 0) -> str:
+    def footer(self, file: str) -> pq.FileMetaData:
+        """The columns of a file, and what `write` was given beside them; raises HistoryUnusable."""
+        with self._naming(file):
+            return pq.read_metadata(self.folder / file)
+
+    def write(
+        self, kind: str, table: pa.Table, number: int = 0, metadata: Mapping[bytes, bytes] | None = None
+    ) -> str:
         """A new file that belongs to the next change; its name."""
         name = f"{kind}-{self.index.seq + 1:09d}-{number:03d}.parquet"
-        write_safely(
-            self.folder / name,
-            lambda path: pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP),
-        )
+        write_safely(self.folder / name, lambda path: _write(path, table, metadata or {}))
         return name
 
     def commit(self, index: Index) -> None:
@@ -133,6 +137,13 @@ class History:
             if path.suffix == TEMPORARY or _number(path) > self.index.seq:
                 path.unlink(missing_ok=True)
         self._clear()
+
+    @contextmanager
+    def _naming(self, file: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as error:
+            raise HistoryUnusable(folder=self.folder, cause=f"{file}: {error}") from error
 
     def _clear(self) -> None:
         for name in (*self.index.consumed, *(f"segments/{name}" for name in self.index.replaced)):
@@ -163,6 +174,14 @@ def reading(endpoint: Path) -> Iterator[History]:
         return
     with locked(folder / "lock", shared=True):
         yield History(endpoint, _load(folder))
+
+
+def _write(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes]) -> None:
+    """Without what the files that the rows come from had for metadata."""
+    bare = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(path, bare.schema, compression="zstd") as writer:
+        writer.write_table(bare, row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata(metadata)
 
 
 def _load(folder: Path) -> Index:

@@ -12,15 +12,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlplatform.data import labels, windows
-from mlplatform.data.capture import Block, add_rows, batches
+from mlplatform.data import labels, profiles, windows
+from mlplatform.data.capture import Block, Note, add_rows, batches
 from mlplatform.data.files import link_or_copy
 from mlplatform.data.index import History, reading, writing
 from mlplatform.data.retention import expire
 from mlplatform.data.times import epoch_us, from_epoch_us
+from mlplatform.data.windows import Span
 from mlplatform.errors import UsageError
-from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Retention
+from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Profiling, Retention
 from mlplatform.stats.batch import Array
+from mlplatform.stats.profile import Profile
+from mlplatform.stats.spec import ReferenceSpec
 
 PARTS = ("capture", "inbox", "segments")
 
@@ -32,7 +35,9 @@ class FolderObservations:
         """`folder`: from an endpoint's name to its folder (port `Documents`)."""
         self._folder = folder
 
-    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
+    def ingest(
+        self, endpoint: str, keep: Retention = EVERYTHING, profiling: Profiling | None = None
+    ) -> Ingested:
         """Blocks into segments, then labels that came by HTTP. Damaged files go to `damaged/`."""
         folder = self._folder(endpoint)
         blocks = rows = aside = expired = 0
@@ -40,7 +45,7 @@ class FolderObservations:
             return Ingested(0, 0, 0)
         with writing(folder) as history:
             for good, damaged in batches(folder):
-                _take_in(history, good)
+                _take_in(history, good, profiles.keeper(profiling))
                 blocks, rows = blocks + len(good), rows + sum(table.num_rows for _, table in good)
                 aside += _set_aside(folder, damaged)
             aside += _take_inbox(history)
@@ -73,17 +78,29 @@ class FolderObservations:
         labelled: bool = False,
         model: str = "",
         shadow: bool = False,
+        columns: bool = True,
     ) -> Observed:
         """Rows with start <= time < end, joined with their labels.
 
         A row whose event time is missing counts by its prediction's.
         """
-        first = None if start is None else epoch_us(start)
-        last = None if end is None else epoch_us(end)
         with reading(self._folder(endpoint)) as history:
-            return windows.read(
-                history, windows.event_column(history, time), first, last, labelled, model, shadow
-            )
+            span = replace(_span(history, start, end, time, model), shadow=shadow)
+            return windows.read(history, span, labelled, columns)
+
+    def profile(
+        self,
+        endpoint: str,
+        spec: ReferenceSpec,
+        version: int,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        model: str = "",
+    ) -> Profile:
+        """Merged from what the segments keep; rows are read only of those that the span cuts or that keep nothing."""
+        with reading(self._folder(endpoint)) as history:
+            return profiles.window(history, spec, version, _span(history, start, end, time, model))
 
     def pending(self, endpoint: str) -> int:
         with reading(self._folder(endpoint)) as history:
@@ -101,12 +118,19 @@ class FolderObservations:
         return FolderObservations(lambda name: copy if name == endpoint else self._folder(name))
 
 
-def _take_in(history: History, blocks: list[Block]) -> None:
+def _span(
+    history: History, start: datetime | None, end: datetime | None, time: str | None, model: str
+) -> Span:
+    first, last = (None if moment is None else epoch_us(moment) for moment in (start, end))
+    return Span(windows.event_column(history, time), first, last, model)
+
+
+def _take_in(history: History, blocks: list[Block], note: Note) -> None:
     """One change: rows become segments, labels that waited for them are matched, the blocks are done."""
     if not blocks:
         return
     tables = [table for _, table in blocks]
-    segments, replaced = add_rows(history, tables)
+    segments, replaced = add_rows(history, tables, note)
     waiting = labels.pending(history)
     files, waits, gone = history.index.labels, history.index.pending, replaced
     if waiting.num_rows:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlplatform.data.arrow import below_each_other, column_of, to_numpy
-from mlplatform.data.capture import CONTEXT, FEATURE, or_predicted, plain_name
+from mlplatform.data.capture import CONTEXT, FEATURE, plain_name, ticks_of
 from mlplatform.data.index import History, Range, Segment
 from mlplatform.data.labels import lookup, truth_of
-from mlplatform.data.times import as_times
 from mlplatform.domain.counts import SHADOW
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.ports.data import Observed
@@ -20,6 +20,25 @@ from mlplatform.stats.batch import Array
 
 Part = tuple[pa.Table, Array]
 """Rows of one segment, and their epoch us."""
+ANSWERS = ("prediction", "scores")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows with start <= epoch us < end by a stored column, "" for the prediction's time; of one model where one is
+    named; a shadow's, or all others."""
+
+    column: str = ""
+    start: int | None = None
+    end: int | None = None
+    model: str = ""
+    shadow: bool = False
+
+    def meets(self, given: Range) -> bool:
+        return (self.start is None or given[1] >= self.start) and (self.end is None or given[0] < self.end)
+
+    def holds(self, given: Range) -> bool:
+        return (self.start is None or given[0] >= self.start) and (self.end is None or given[1] < self.end)
 
 
 def event_column(history: History, time: str | None) -> str:
@@ -47,18 +66,13 @@ def span(history: History, column: str) -> Range | None:
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
-def read(
-    history: History,
-    column: str,
-    start: int | None,
-    end: int | None,
-    labelled: bool,
-    model: str = "",
-    shadow: bool = False,
-) -> Observed:
-    """Rows with start <= epoch us < end, oldest first; of one model, where one is named; a shadow's, or all others."""
-    wanted = [s for s in history.index.segments if _overlaps(_range(s, column), start, end)]
-    parts = [_part(history, segment, column, start, end, model, shadow) for segment in wanted]
+def overlapping(history: History, given: Span) -> list[Segment]:
+    return [s for s in history.index.segments if given.meets(_range(s, given.column))]
+
+
+def read(history: History, given: Span, labelled: bool, columns: bool = True) -> Observed:
+    """Rows of a span, oldest first; without `columns` only what was answered and what came true."""
+    parts = [_part(history, segment, given, columns) for segment in overlapping(history, given)]
     parts = [part for part in parts if part[0].num_rows]
     if not parts:
         return nothing()
@@ -83,35 +97,33 @@ def _range(segment: Segment, column: str) -> Range:
     return segment.times.get(column, segment.times[""])
 
 
-def _overlaps(given: Range, start: int | None, end: int | None) -> bool:
-    return (start is None or given[1] >= start) and (end is None or given[0] < end)
-
-
-def _part(
-    history: History,
-    segment: Segment,
-    column: str,
-    start: int | None,
-    end: int | None,
-    model: str,
-    shadow: bool,
-) -> Part:
-    table = history.table(segment.file, filters=_pushdown(column, start, end))
-    predicted = to_numpy(table["time_us"])
-    moments = as_times(table[column]) if column in segment.times and column else None
-    ticks = predicted if moments is None else or_predicted(moments, predicted)
+def part(history: History, segment: Segment, given: Span, columns: Collection[str] | None = None) -> Part:
+    """A segment's rows in a span; of some columns only, with those that tell whether a row is in it."""
+    column = given.column if given.column in segment.times else ""
+    wanted = None if columns is None else {*columns, "time_us", "arm", "model", column}
+    table = history.table(segment.file, wanted, _pushdown(given))
+    ticks = ticks_of(table, column)
     keep = np.ones(len(ticks), np.bool_)
-    if start is not None:
-        keep &= ticks >= start
-    if end is not None:
-        keep &= ticks < end
+    if given.start is not None:
+        keep &= ticks >= given.start
+    if given.end is not None:
+        keep &= ticks < given.end
     if "arm" in table.column_names:
-        keep &= (to_numpy(table["arm"]) == SHADOW) == shadow
-    elif shadow:
+        keep &= (to_numpy(table["arm"]) == SHADOW) == given.shadow
+    elif given.shadow:
         keep[:] = False
-    if model:
-        keep &= to_numpy(pc.equal(table["model"], model))
+    if given.model:
+        keep &= to_numpy(pc.equal(table["model"], given.model))
     return (table, ticks) if keep.all() else (table.filter(pa.array(keep)), ticks[keep])
+
+
+def _part(history: History, segment: Segment, given: Span, columns: bool) -> Part:
+    if columns:
+        return part(history, segment, given)
+    table, ticks = part(history, segment, given, {"id", "version", *ANSWERS})
+    return table.drop_columns(
+        [name for name in table.column_names if name.startswith((FEATURE, CONTEXT))]
+    ), ticks
 
 
 def _only(parts: Sequence[Part], keep: Array) -> list[Part]:
@@ -121,12 +133,12 @@ def _only(parts: Sequence[Part], keep: Array) -> list[Part]:
     return [(table.filter(pa.array(mask)), ticks[mask]) for (table, ticks), mask in pairs if mask.any()]
 
 
-def _pushdown(column: str, start: int | None, end: int | None) -> list[tuple[str, str, int]] | None:
+def _pushdown(given: Span) -> list[tuple[str, str, int]] | None:
     """Row groups outside the window are not even decompressed, where Parquet knows the time."""
-    if column:
+    if given.column:
         return None
-    low = [("time_us", ">=", start)] if start is not None else []
-    high = [("time_us", "<", end)] if end is not None else []
+    low = [("time_us", ">=", given.start)] if given.start is not None else []
+    high = [("time_us", "<", given.end)] if given.end is not None else []
     return [*low, *high] or None
 
 
@@ -134,14 +146,13 @@ def _pushdown(column: str, start: int | None, end: int | None) -> list[tuple[str
 
 
 def _observed(parts: Sequence[Part], truth: Array, labelled: Array) -> Observed:
-    answers = ("prediction", "scores")
     tables = [table for table, _ in parts]
     ticks = np.concatenate([ticks for _, ticks in parts])
     order = np.argsort(ticks, kind="stable")
-    table = below_each_other([t.drop_columns([a for a in answers if a in t.column_names]) for t in tables])
+    table = below_each_other([t.drop_columns([a for a in ANSWERS if a in t.column_names]) for t in tables])
     if (order[1:] < order[:-1]).any():
         table = table.take(pa.array(order))
-    predictions, scores = (_stacked(tables, name) for name in answers)
+    predictions, scores = (_stacked(tables, name) for name in ANSWERS)
     return Observed(
         ids=to_numpy(table["id"]),
         times=ticks[order].astype("datetime64[us]"),

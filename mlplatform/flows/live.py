@@ -16,6 +16,7 @@ from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.domain.version import Version
 from mlplatform.errors import MlplatformError, Refused
 from mlplatform.flows.counted import share_of, shifts, since, splits
+from mlplatform.flows.intake import take_in
 from mlplatform.flows.probation import losses, version_of
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Observed
@@ -95,7 +96,7 @@ class Gathering:
         facts = self._counted(LiveFacts(version, incumbent, self.baking.step, alpha, kind=kind), begun)
         if not needs - {"counts"}:
             return facts
-        self.world.observations.ingest(self.rollout.endpoint)
+        take_in(self.world, self.policy, self.rollout.endpoint)
         if self.baking.step.is_shadow or needs & {"pairs", "labels"}:
             facts = self._paired(facts, begun.at)
         if "outputs" in needs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,13 +16,16 @@ from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Signal, Window, decide
 from mlplatform.errors import ChangedBytes
 from mlplatform.flows.evaluate import load_answers
+from mlplatform.flows.intake import profile_then, take_in
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import has_bytes
 from mlplatform.flows.world import World
 from mlplatform.ports.data import Ingested, Observed, Retention
 from mlplatform.ports.extensions import Reference, WindowData
-from mlplatform.stats.batch import Array
+from mlplatform.stats.batch import Array, Columns, LateColumns
 from mlplatform.stats.labels import Answers, to_labels, to_scores
+from mlplatform.stats.profile import Profile
+from mlplatform.stats.spec import ReferenceSpec
 
 LOOK_BACK = 8
 """Closed windows that are read again when labels came late."""
@@ -48,10 +50,8 @@ def monitor(
     A window is over when a row after its end was captured, or `until` is past its end. Without `keep` nothing is stored
     of what was read.
     """
-    ingested = world.observations.ingest(endpoint, _keep(world, policy))
-    read = [
-        w for due in _due(world, policy, endpoint, until) if (w := _measure(world, policy, endpoint, *due))
-    ]
+    ingested = take_in(world, policy, endpoint, _keep(world, policy))
+    read = [w for due in _due(world, policy, endpoint, until) if (w := _measure(due)) is not None]
     stored = [(w, d) for w, d in world.windows.recent(policy.model, 100) if w.endpoint == endpoint]
     known = {w.start: w for w, _ in stored} | {w.start: w for w in read}
     seen = [(w, _decide(world, policy, [known[s] for s in sorted(known) if s <= w.start])) for w in read]
@@ -75,12 +75,38 @@ def _decide(world: World, policy: Policy, windows: Sequence[Window]) -> Decision
     return decide(windows, _triggered(world, policy, windows))
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """What the policy's model was asked at an endpoint, from `start` until `end`."""
+
+    world: World
+    policy: Policy
+    endpoint: str
+    start: datetime
+    end: datetime
+
+    def read(self, columns: bool = False) -> Observed:
+        time, model = self.policy.data.time, self.policy.model
+        return self.world.observations.read(
+            self.endpoint, self.start, self.end, time, model=model, columns=columns
+        )
+
+    def columns(self, rows: Observed) -> Columns:
+        """Of rows that were read without them."""
+        whole = self.read(columns=True)
+        return whole.take(np.isin(whole.ids, rows.ids)).columns
+
+    def profile(self, spec: ReferenceSpec, version: int) -> Profile:
+        time, model = self.policy.data.time, self.policy.model
+        return self.world.observations.profile(
+            self.endpoint, spec, version, self.start, self.end, time, model
+        )
+
+
 # --- windows ------------------------------------------------------------------------------------------------------
 
 
-def _due(
-    world: World, policy: Policy, endpoint: str, until: datetime | None
-) -> list[tuple[datetime, datetime]]:
+def _due(world: World, policy: Policy, endpoint: str, until: datetime | None) -> list[_Stretch]:
     """Windows to read: those closed since the last pass, and recent ones whose labelled rows grew in number."""
     span = world.observations.span(endpoint, policy.data.time)
     if span is None:
@@ -91,9 +117,8 @@ def _due(
     first = min(known) if known else _floor(span[0], step)
     starts = [first + i * step for i in range(int((watermark - first) / step))]
     recent = [s for s in starts if s in known][-LOOK_BACK:]
-    return [
-        (s, s + step) for s in starts if s not in known or (s in recent and _grew(world, policy, known[s]))
-    ]
+    stretches = [_Stretch(world, policy, endpoint, s, s + step) for s in starts]
+    return [d for d in stretches if d.start not in known or (d.start in recent and _grew(d, known[d.start]))]
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
@@ -104,32 +129,28 @@ def _floor(moment: datetime, step: timedelta) -> datetime:
     return epoch + ((moment - epoch) // step) * step
 
 
-def _grew(world: World, policy: Policy, window: Window) -> bool:
-    observed = world.observations.read(
-        window.endpoint, window.start, window.end, policy.data.time, model=policy.model
-    )
-    return int(observed.labelled.sum()) != window.labelled
+def _grew(stretch: _Stretch, window: Window) -> bool:
+    return int(stretch.read().labelled.sum()) != window.labelled
 
 
-def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: datetime) -> Window | None:
-    observed = world.observations.read(endpoint, start, end, policy.data.time, model=policy.model)
+def _measure(stretch: _Stretch) -> Window | None:
+    world, policy, observed = stretch.world, stretch.policy, stretch.read()
     if observed.rows < policy.watch.min_rows:
         return None
     numbers, counts = np.unique(observed.versions, return_counts=True)
     version = version_of(world, policy.model, int(numbers[counts.argmax()]))
     if version is None or not has_bytes(world, version):
         return None  # it was collected: nothing is left to compare with
-    mine = observed.take(observed.versions == version.number)
-    current = _window_data(world, policy, version, mine, start, end)
     reference = reference_of(world, version)
+    current = _window_data(stretch, version, reference, observed.take(observed.versions == version.number))
     signals: list[Signal] = [
         world.build("metric", use).measure(reference, current) for use in policy.watch.metrics
     ]
     return Window(
         policy.model,
-        endpoint,
-        start,
-        end,
+        stretch.endpoint,
+        stretch.start,
+        stretch.end,
         version.number,
         observed.rows,
         int(observed.labelled.sum()),
@@ -137,29 +158,29 @@ def _measure(world: World, policy: Policy, endpoint: str, start: datetime, end: 
     )
 
 
-def _window_data(
-    world: World, policy: Policy, version: Version, rows: Observed, start: datetime, end: datetime
-) -> WindowData:
-    task = world.bundles.manifest(version.digest).task
+def _window_data(stretch: _Stretch, version: Version, reference: Reference, rows: Observed) -> WindowData:
+    """The features stay on disk until a metric asks for more than their profile."""
+    task = reference.manifest.task
     answers = Answers(
         to_labels(rows.predictions, task.output, task.classes or None),
         to_scores(rows.predictions, rows.scores, task.output),
     )
     return WindowData(
-        start=start,
-        end=end,
+        start=stretch.start,
+        end=stretch.end,
         version=version.number,
-        columns=rows.columns,
+        columns=LateColumns(lambda: stretch.columns(rows)),
         answers=answers,
         truth=rows.truth,
         labelled=rows.labelled,
-        windows_per_month=MONTH / duration(policy.watch.window),
+        windows_per_month=MONTH / duration(stretch.policy.watch.window),
+        profile=stretch.profile(ReferenceSpec.from_dict(reference.spec), version.number),
     )
 
 
 def reference_of(world: World, version: Version) -> Reference:
     """What the version was like when it was judged: profile of its reference data, and its answers with their truth."""
-    stored = json.loads((world.bundles.path(version.digest) / "reference.json").read_text())
+    stored = profile_then(world, version)
     answers, truth = _answers_then(world, version) or (None, np.empty(0))
     manifest = world.bundles.manifest(version.digest)
     return Reference(manifest, stored["spec"], stored["profile"], truth, answers)

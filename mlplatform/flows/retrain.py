@@ -12,6 +12,7 @@ from mlplatform.domain.governor import Permit, Retraining, may_retrain
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
+from mlplatform.flows.intake import take_in
 from mlplatform.flows.rows import labelled_window
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.data import Observed
@@ -172,7 +173,7 @@ def extra_rows(world: World, policy: Policy) -> Observed | None:
     endpoint = policy.stage(stage).endpoint if stage else None
     if endpoint is None:
         return None
-    world.observations.ingest(endpoint.name)
+    take_in(world, policy, endpoint.name)
     end = None
     if policy.data.evaluate.use == "labelled_window":
         window = labelled_window(world, policy, endpoint.name, None)

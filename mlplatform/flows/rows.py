@@ -63,7 +63,7 @@ def labelled_window(
 ) -> tuple[datetime, datetime] | None:
     """The newest stretch of labelled rows that evaluations use: its start and its newest row's time."""
     observed = world.observations.read(
-        endpoint, None, until, policy.data.time, labelled=True, model=policy.model
+        endpoint, None, until, policy.data.time, labelled=True, model=policy.model, columns=False
     )
     if observed.rows == 0:
         return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from mlplatform.domain.bundle import Column
 from mlplatform.stats.batch import Array, Columns, dense, take
+from mlplatform.stats.profile import Profile
+from mlplatform.stats.spec import ReferenceSpec
 
 
 class Tables(Protocol):
@@ -87,6 +89,18 @@ EVERYTHING = Retention()
 
 
 @dataclass(frozen=True)
+class Profiling:
+    """How rows that are taken in are summed up at once, so that a window is a sum later."""
+
+    spec_of: Callable[[str, int], ReferenceSpec | None]
+    """The cells of a model's version; None where it has none, and its rows are not summed up."""
+    time: str | None = None
+    """Column of the event's time, by which windows are cut; None: the prediction's."""
+    step: timedelta = timedelta(hours=1)
+    """Windows that begin and end at multiples of it since 1970 are sums; others need rows too."""
+
+
+@dataclass(frozen=True)
 class Labelled:
     matched: int
     pending: int
@@ -99,7 +113,9 @@ class Labelled:
 class Observations(Protocol):
     """What the servers captured and what came true."""
 
-    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
+    def ingest(
+        self, endpoint: str, keep: Retention = EVERYTHING, profiling: Profiling | None = None
+    ) -> Ingested:
         """Blocks into Parquet segments; a block is deleted only once its segment is safe. Then what need not be kept
         goes, with its labels."""
 
@@ -117,10 +133,26 @@ class Observations(Protocol):
         labelled: bool = False,
         model: str = "",
         shadow: bool = False,
+        columns: bool = True,
     ) -> Observed:
         """Rows with start <= time < end; `time` names the event time's column. `labelled`: only those with a truth.
         `model`: only its rows, where several models answer at the endpoint. `shadow`: only the answers of a shadow,
-        which have the ids of those that were given; without it none of them."""
+        which have the ids of those that were given; without it none of them. Without `columns`: only what was answered
+        and what came true."""
+
+    def profile(
+        self,
+        endpoint: str,
+        spec: ReferenceSpec,
+        version: int,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        model: str = "",
+    ) -> Profile:
+        """A version's rows of that time, none of them a shadow's, in the cells of `spec`: as `profile` sums them up,
+        whether they were when they were taken in or not. Columns that no row of the model has then are left out, and
+        what is more than one value a row."""
 
     def pending(self, endpoint: str) -> int: ...
 

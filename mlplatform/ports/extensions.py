@@ -21,6 +21,7 @@ from mlplatform.domain.watch import Signal, Window
 from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.stats.batch import Array, Batch, Columns, Outputs
 from mlplatform.stats.labels import Answers
+from mlplatform.stats.profile import Profile
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -245,10 +246,13 @@ class WindowData:
     end: datetime
     version: int
     columns: Columns
+    """Read when a metric looks at them; what the profile tells costs nothing."""
     answers: Answers
     truth: Array
     labelled: Array
     windows_per_month: float
+    profile: Profile | None = None
+    """The captured features in the cells of the reference; None: it has to be made of the columns."""
 
 
 class Metric(Protocol):

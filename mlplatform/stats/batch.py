@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +90,26 @@ class Outputs:
         return replace(
             self, predictions=self.predictions[start:stop], scores=scores, others=others or self.others
         )
+
+
+class LateColumns(Mapping[str, Array]):
+    """A table that is read when somebody looks at it, and then kept."""
+
+    def __init__(self, read: Callable[[], Columns]) -> None:
+        self._read = read
+
+    @cached_property
+    def _columns(self) -> Columns:
+        return self._read()
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 def row_count(columns: Columns) -> int:

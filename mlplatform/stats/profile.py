@@ -53,6 +53,7 @@ __all__ = [
     "pack",
     "profile",
     "unpack",
+    "within",
 ]
 
 CHUNK = 1 << 15
@@ -183,6 +184,17 @@ def merge(a: Profile, b: Profile) -> Profile:
         )
     return Profile(
         a.rows + b.rows, {name: _merge_column(name, a.columns[name], b.columns[name]) for name in a.columns}
+    )
+
+
+def within(spec: ReferenceSpec, item: Profile) -> Profile:
+    """The columns of `spec`; one that the profile lacks is null in each of its rows."""
+    return Profile(
+        item.rows,
+        {
+            name: item.columns[name] if name in item.columns else _profile_column(column, None, item.rows)
+            for name, column in spec.columns.items()
+        },
     )
 
 

@@ -11,11 +11,14 @@ the reference.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -112,6 +115,11 @@ class ReferenceSpec:
     """The specs of a table's columns, in the order of the reference."""
 
     columns: Mapping[str, ColumnSpec]
+
+    @cached_property
+    def digest(self) -> str:
+        """Profiles of equal digests can be merged."""
+        return blake2b(json.dumps(self.to_dict()).encode(), digest_size=16).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         return {"columns": {name: spec.to_dict() for name, spec in self.columns.items()}}

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlplatform.cli.demo import projects_folder
 from mlplatform.control import Loop, Platform
+from mlplatform.flows.intake import take_in
 
 
 def new_project(folder: Path, name: str, settings: str = "") -> Path:
@@ -57,8 +58,8 @@ class Stream:
         give_up = time.monotonic() + 60
         while self.captured < self.sent:
             assert time.monotonic() < give_up, f"{self.captured} of {self.sent} rows were captured"
-            ingested = self.platform.world.observations.ingest(self.endpoint)
-            self.captured += ingested.rows
+            policy = self.platform.policy(self.endpoint)
+            self.captured += take_in(self.platform.world, policy, self.endpoint).rows
             threading.Event().wait(0.05)
         return answers
 

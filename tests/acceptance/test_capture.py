@@ -18,12 +18,15 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mlplatform.data.observations import FolderObservations
+from mlplatform.data.profiles import KEY, Sliced
 from mlplatform.domain.bundle import NUMPY_DTYPES, Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.plugins.targets.local import LocalTarget
+from mlplatform.ports.data import Profiling
 from mlplatform.ports.extensions import ServerSpec
 from mlplatform.serving.capture import recorder as recording
 from mlplatform.serving.capture.blocks import Block
@@ -33,6 +36,8 @@ from mlplatform.serving.ids import uuid7
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Array, Batch, Outputs
+from mlplatform.stats.profile import make_spec, profile
+from mlplatform.stats.spec import ReferenceSpec
 from mlplatform.store.documents import FolderDocuments
 from mlplatform.testing.bundles import make_onnx_bundle
 
@@ -118,6 +123,30 @@ def test_a_request_becomes_a_row_with_its_truth_and_without_what_the_policy_drop
         kept = path.read_bytes()
         assert b"example.org" not in kept
         assert np.float64(SECRET).tobytes() not in kept and np.float32(SECRET).tobytes() not in kept
+
+
+def test_what_is_taken_in_is_profiled_without_what_the_policy_drops(shop: Shop) -> None:
+    cells = make_spec({name: np.linspace(0, 1000, 50) for name in COLUMNS})
+    for age in (20.0, 30.0, 2000.0):
+        shop.ask(rows=2, age=age, mail="someone@example.org")
+    by = Profiling(lambda model, version: cells)
+    captured = 0
+    while captured < 6:
+        until(lambda: list((shop.folder / "capture").glob("*.npz")))
+        captured += shop.observations.ingest("shop", profiling=by).rows
+    (path,) = (shop.folder / "segments").glob("rows-*.parquet")
+    kept = Sliced.decode(pq.read_metadata(path).metadata[KEY])
+    assert {(s.model, s.version, s.cells) for s in kept.slices} == {("shop", 1, cells.digest)}
+    assert {name for s in kept.slices for name in s.profile.columns} == {"age", "income"}
+    rows = shop.observations.read("shop").columns
+    seen = shop.observations.profile("shop", cells, 1)
+    again = profile(
+        ReferenceSpec({n: cells.columns[n] for n in seen.columns}), {n: rows[n] for n in seen.columns}
+    )
+    assert [c.counts.tolist() for c in seen.columns.values()] == [
+        c.counts.tolist() for c in again.columns.values()
+    ]
+    assert seen.columns["age"].to_dict()["above"] == 2
 
 
 def test_a_disk_that_is_full_drops_and_counts_and_fails_no_request(shop: Shop) -> None:

@@ -11,7 +11,7 @@ from mlplatform.data.tables import ParquetTables
 from mlplatform.domain.bundle import Column
 from mlplatform.errors import MlplatformError, UnreadableTable, UsageError
 from mlplatform.ports.data import Tables
-from mlplatform.testing.fakes.data import FakeTables
+from mlplatform.testing.fakes.tables import FakeTables
 
 
 @pytest.fixture(params=["fake", "parquet"])

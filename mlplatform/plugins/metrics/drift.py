@@ -50,7 +50,7 @@ class DriftMetric:
 
     def measure(self, reference: Reference, current: WindowData) -> Signal:
         """ALARM when at least one column drifted. Raises UnknownName for a column the reference lacks."""
-        rows = row_count(current.columns) or len(current.answers)
+        rows = len(current.answers) or row_count(current.columns)
         if rows < self.min_rows:
             because = f"{rows} rows, {self.min_rows} needed to look for drift"
             return Signal("drift", State.UNKNOWN, because, details={"rows": rows})
@@ -63,26 +63,33 @@ class DriftMetric:
         """Reference and window in the same cells: watched features that were captured, and the answers."""
         spec = ReferenceSpec.from_dict(reference.spec)
         stored = Profile.from_dict(reference.profile)
-        names = self._watched(spec, reference, current)
+        seen = current.profile or _profile(spec, current.columns)
+        names = self._watched(spec, reference, seen)
         specs = {name: spec.columns[name] for name in names}
         old = {name: stored.columns[name] for name in names}
-        table: Columns = {name: current.columns[name] for name in names}
+        new = {name: seen.columns[name] for name in names}
         if reference.answers is not None and len(reference.answers) and len(current.answers):
             before: Columns = {ANSWERS: _as_column(reference.answers.labels, reference)}
             answer_spec = make_spec(before)
             specs |= answer_spec.columns
             old |= profile(answer_spec, before).columns
-            table = {**table, ANSWERS: _as_column(current.answers.labels, reference)}
-        whole = ReferenceSpec(specs)
-        return whole, Profile(stored.rows, old), profile(whole, table)
+            now: Columns = {ANSWERS: _as_column(current.answers.labels, reference)}
+            new |= profile(answer_spec, now).columns
+        return ReferenceSpec(specs), Profile(stored.rows, old), Profile(seen.rows, new)
 
-    def _watched(self, spec: ReferenceSpec, reference: Reference, current: WindowData) -> list[str]:
+    def _watched(self, spec: ReferenceSpec, reference: Reference, seen: Profile) -> list[str]:
         features = [name for name in reference.manifest.input_names if name in spec.columns]
         if self.columns == "*":
-            return [name for name in features if name in current.columns]
+            return [name for name in features if name in seen.columns]
         if unknown := [name for name in self.columns if name not in features]:
             raise UnknownName("column to watch for drift", unknown[0], features)
-        return [name for name in self.columns if name in current.columns]
+        return [name for name in self.columns if name in seen.columns]
+
+
+def _profile(spec: ReferenceSpec, columns: Columns) -> Profile:
+    names = [name for name in spec.columns if name in columns]
+    seen = ReferenceSpec({name: spec.columns[name] for name in names})
+    return profile(seen, {name: columns[name] for name in names})
 
 
 def _as_column(labels: Array, reference: Reference) -> Array:

@@ -1,50 +1,24 @@
-"""Tables and observations in memory. They keep the promises of the real ones, and nothing on disk."""
+"""Observations in memory. They keep the promises of the real ones, and nothing on disk."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlplatform.domain.bundle import Column
 from mlplatform.domain.counts import SHADOW
-from mlplatform.errors import UnknownName, UnreadableTable, UsageError
-from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Retention
-from mlplatform.stats import digests
-from mlplatform.stats.batch import Array, Columns
-from mlplatform.stats.spec import is_null
+from mlplatform.errors import UnknownName, UsageError
+from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Profiling, Retention
+from mlplatform.stats.batch import Array
+from mlplatform.stats.profile import Profile, profile
+from mlplatform.stats.spec import ReferenceSpec, is_null
 from mlplatform.stats.uneven import Uneven
-
-
-@dataclass
-class FakeTables:
-    """Port `Tables`: what was written under a path is read back from it."""
-
-    tables: dict[Path, dict[str, Array]] = field(default_factory=dict)
-
-    def read(self, path: Path) -> dict[str, Array]:
-        if path not in self.tables:
-            raise UnreadableTable(path=path, cause="there is no such file")
-        return dict(self.tables[path])
-
-    def write(self, path: Path, columns: Columns) -> None:
-        self.tables[path] = {name: _as_stored(np.asarray(values)) for name, values in columns.items()}
-
-    def row_digests(self, columns: Columns, inputs: Sequence[Column]) -> Array:
-        return digests.row_digests(columns, inputs)
-
-    def times(self, values: Array) -> Array | None:
-        moments = [_as_us(value) for value in np.asarray(values)]
-        if all(us is None for us in moments):
-            return None
-        missing = np.iinfo(np.int64).min
-        ticks = np.array([missing if us is None else us for us in moments], np.int64)
-        return ticks.astype("datetime64[us]")
+from mlplatform.testing.fakes.tables import as_stored, as_us, objects, us
 
 
 @dataclass(frozen=True)
@@ -80,8 +54,10 @@ class FakeObservations:
     def post(self, endpoint: str, ids: Sequence[str], truth: Sequence[Any]) -> None:
         self._at(endpoint).inbox.extend(zip(ids, truth, strict=True))
 
-    def ingest(self, endpoint: str, keep: Retention = EVERYTHING) -> Ingested:
-        """What is in memory takes no space: only age counts."""
+    def ingest(
+        self, endpoint: str, keep: Retention = EVERYTHING, profiling: Profiling | None = None
+    ) -> Ingested:
+        """What is in memory takes no space and need not be summed up: of `keep` only age counts."""
         place = self._at(endpoint)
         rows = [row for block in place.blocks for row in _rows(block)]
         blocks = len(place.blocks)
@@ -90,7 +66,7 @@ class FakeObservations:
         posted = list(place.inbox)
         place.inbox.clear()
         if posted:
-            self.label(endpoint, np.array([i for i, _ in posted], object), _objects([t for _, t in posted]))
+            self.label(endpoint, np.array([i for i, _ in posted], object), objects([t for _, t in posted]))
         return Ingested(blocks, len(rows), 0, _expire(place, keep.since))
 
     def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
@@ -123,18 +99,37 @@ class FakeObservations:
         labelled: bool = False,
         model: str = "",
         shadow: bool = False,
+        columns: bool = True,
     ) -> Observed:
         place = self._at(endpoint)
         _check_time(place.rows, time)
-        low = -np.inf if start is None else _us(start)
-        high = np.inf if end is None else _us(end)
+        low = -np.inf if start is None else us(start)
+        high = np.inf if end is None else us(end)
         chosen = [(_event_us(row, time), row) for row in place.rows]
         chosen = [(us, row) for us, row in chosen if low <= us < high and model in ("", row.model)]
         chosen = [(us, row) for us, row in chosen if (row.arm == SHADOW) == shadow]
         if labelled:
             chosen = [(us, row) for us, row in chosen if row.id in place.labels]
         chosen.sort(key=lambda pair: pair[0])
-        return _observed(chosen, place.labels)
+        seen = _observed(chosen, place.labels)
+        return seen if columns else replace(seen, columns={})
+
+    def profile(
+        self,
+        endpoint: str,
+        spec: ReferenceSpec,
+        version: int,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        time: str | None = None,
+        model: str = "",
+    ) -> Profile:
+        seen = self.read(endpoint, start, end, time, model=model)
+        mine = seen.take(seen.versions == version)
+        columns = {name: values for name, values in mine.columns.items() if name in spec.columns}
+        columns = {name: values for name, values in columns.items() if _is_plain(values)}
+        cells = ReferenceSpec({name: column for name, column in spec.columns.items() if name in columns})
+        return Profile(mine.rows, profile(cells, columns).columns)
 
     def pending(self, endpoint: str) -> int:
         place = self._at(endpoint)
@@ -151,7 +146,7 @@ class FakeObservations:
 
 
 def _expire(place: _Endpoint, since: datetime | None) -> int:
-    old = {row.id for row in place.rows if since is not None and row.time_us < _us(since)}
+    old = {row.id for row in place.rows if since is not None and row.time_us < us(since)}
     place.rows = [row for row in place.rows if row.id not in old]
     place.labels = {name: label for name, label in place.labels.items() if name not in old}
     return len(old)
@@ -201,10 +196,10 @@ def _observed(chosen: Sequence[tuple[int, _Row]], labels: Mapping[str, Any]) -> 
         ids=np.array([row.id for row in rows], object),
         times=np.array([us for us, _ in chosen], np.int64).astype("datetime64[us]"),
         versions=np.array([row.version for row in rows], np.int32),
-        columns={name: _as_stored(_column([row.columns.get(name) for row in rows])) for name in names},
+        columns={name: as_stored(_column([row.columns.get(name) for row in rows])) for name in names},
         predictions=_stacked([row.prediction for row in rows]),
         scores=_stacked([row.scores for row in rows]) if given else None,
-        truth=_objects([labels.get(row.id) for row in rows]),
+        truth=objects([labels.get(row.id) for row in rows]),
         labelled=np.array([row.id in labels for row in rows], np.bool_),
     )
 
@@ -215,40 +210,18 @@ def _column(values: Sequence[Any]) -> Array:
     if not any(bulk):
         return np.array(values)
     shapes = {np.shape(value) if isinstance(value, np.ndarray) else None for value in values}
-    return np.stack(values) if len(shapes) == 1 and None not in shapes else _objects(values)
+    return np.stack(values) if len(shapes) == 1 and None not in shapes else objects(values)
 
 
 def _stacked(values: Sequence[Any]) -> Array:
     if len({np.shape(value) for value in values}) > 1 or any(value is None for value in values):
-        return _objects(values)
-    return _as_stored(np.array(values)) if values else np.empty(0, object)
+        return objects(values)
+    return as_stored(np.array(values)) if values else np.empty(0, object)
 
 
-def _objects(values: Sequence[Any]) -> Array:
-    out = np.empty(len(values), object)
-    for i, value in enumerate(values):
-        out[i] = value
-    return out
-
-
-def _as_stored(values: Array) -> Array:
-    """A column after writing and reading: text as objects, times in us, integers with gaps as floats."""
-    if values.dtype.kind == "M":
-        return values.astype("datetime64[us]")
-    if values.dtype.kind in "US":
-        return values.astype(object)
-    if values.dtype.kind != "O":
-        return values
-    known = [value for value in values.tolist() if not is_null(value)]
-    if any(isinstance(value, np.ndarray | bytes) for value in known):
-        return values
-    if known and all(isinstance(value, str) for value in known):
-        return _objects([None if is_null(value) else value for value in values.tolist()])
-    if len(known) == len(values):
-        return np.array(values.tolist())
-    if known and all(isinstance(value, int | float) for value in known):
-        return np.array([np.nan if is_null(value) else value for value in values.tolist()], np.float64)
-    return values
+def _is_plain(values: Array) -> bool:
+    """One value a row, no tensor and no bytes."""
+    return values.ndim == 1 and not any(isinstance(value, np.ndarray | bytes) for value in values.tolist())
 
 
 def _check_time(rows: Sequence[_Row], time: str | None) -> None:
@@ -257,34 +230,13 @@ def _check_time(rows: Sequence[_Row], time: str | None) -> None:
     values = [row.columns[time] for row in rows if time in row.columns]
     if not values:
         raise UnknownName("captured column", time, {name for row in rows for name in row.columns})
-    if all(_as_us(value) is None for value in values):
+    if all(as_us(value) is None for value in values):
         raise UsageError(what=f"the captured column {time!r} does not hold times")
 
 
 def _event_us(row: _Row, time: str | None) -> int:
-    us = _as_us(row.columns.get(time)) if time else None
+    us = as_us(row.columns.get(time)) if time else None
     return row.time_us if us is None else us
-
-
-def _as_us(value: Any) -> int | None:
-    if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else int(value.astype("datetime64[us]").astype(np.int64))
-    if isinstance(value, str):
-        try:
-            return _us(datetime.fromisoformat(value))
-        except ValueError:
-            return None
-    if value is None or is_null(value) or not 1e8 <= value < np.inf:
-        return None
-    factor = next(
-        factor for limit, factor in ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (np.inf, 1e-3)) if value < limit
-    )
-    return round(float(value) * factor)
-
-
-def _us(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
 
 
 def _moment(value: np.datetime64) -> datetime:

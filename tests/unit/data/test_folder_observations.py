@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from mlplatform.data import files
 from mlplatform.data.observations import FolderObservations
+from mlplatform.data.profiles import KEY
 from mlplatform.data.times import from_epoch_us
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
 from mlplatform.errors import HistoryUnusable, UsageError
-from mlplatform.ports.data import Ingested, Retention
+from mlplatform.ports.data import Ingested, Profiling, Retention
 from mlplatform.serving.capture.labels import Inbox
 from mlplatform.serving.capture.recorder import Recorder, write_block
 from mlplatform.serving.decode import Rows
@@ -33,8 +34,11 @@ from mlplatform.serving.ids import uuid7
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.models.predictor import Arm, LoadedBundle
 from mlplatform.stats.batch import Batch, Outputs
+from mlplatform.stats.profile import make_spec, profile
 
 START_US = 1_772_352_000_000_000
+SPEC = make_spec({"x": np.arange(20.0)})
+PROFILING = Profiling(lambda model, version: SPEC)
 
 
 def block(rows: int, first: int = 0, **more: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,14 +139,16 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles_rows_or_labels(
                 if death is not None:
                     Dying(patch, *death)
                 with contextlib.suppress(Crash):
-                    observations(root).ingest("shop")
+                    observations(root).ingest("shop", profiling=PROFILING)
             if not number % 2:
                 capture(root, some)
             documents = [{"id": i, "label": t} for i, t in expected.items()]
             post(root, {"labels": documents})
-        observations(root).ingest("shop")
+        observations(root).ingest("shop", profiling=PROFILING)
         seen = observations(root).read("shop")
         assert sorted(seen.ids.tolist()) == sorted(expected)
+        counted = observations(root).profile("shop", SPEC, 1).columns["x"].counts
+        assert counted.tolist() == profile(SPEC, {"x": seen.columns["x"]}).columns["x"].counts.tolist()
         assert seen.columns["x"].tolist() == list(range(first))
         assert seen.truth.tolist() == [expected[i] for i in seen.ids.tolist()]
         assert observations(root).pending("shop") == 0
@@ -152,6 +158,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles_rows_or_labels(
         index = json.loads((root / "shop" / "segments" / "index.json").read_text())
         named = {s["file"] for s in index["segments"] + index["labels"]}
         assert {path.name for path in (root / "shop" / "segments").glob("*.parquet")} == named
+        assert all(KEY in pq.read_metadata(path).metadata for path in parquet_files(root))
 
 
 def test_a_block_that_was_taken_in_but_not_deleted_is_not_taken_in_again(
@@ -175,7 +182,7 @@ def test_a_full_disk_is_one_error_and_keeps_the_blocks(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
+        patch.setattr(pq.ParquetWriter, "write_table", full)
         with pytest.raises(HistoryUnusable, match="No space left"):
             observations(tmp_path).ingest("shop")
     assert observations(tmp_path).ingest("shop") == Ingested(1, 4, 0)

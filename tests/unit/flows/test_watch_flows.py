@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlplatform.domain.duration import duration
 from mlplatform.domain.governor import Limits
-from mlplatform.domain.policy import Capture, Data, EvaluateOn, Keep, Policy
+from mlplatform.domain.policy import Capture, Data, EvaluateOn, Keep, Policy, Retrain, Watch
+from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
-from mlplatform.domain.watch import Action
+from mlplatform.domain.watch import Action, Signal, State
 from mlplatform.errors import TrainingFailed
+from mlplatform.flows.intake import slice_length, take_in
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.plan import watching
 from mlplatform.flows.retrain import bury, left_behind, past, retrain, settle, unanswered, waiting
+from mlplatform.ports.data import Observed, Profiling
+from mlplatform.ports.extensions import Reference, WindowData
 from mlplatform.ports.state import RetrainingRecord
 from mlplatform.ports.tracking import Candidate
 from tests.unit.flows.worlds import MODEL, Fakes, hours, policy, rows
@@ -67,6 +72,90 @@ def test_without_labels_nothing_is_known_and_nothing_is_fine(fakes: Fakes, live:
     [(_, decision)] = watch(fakes, until=1).windows
     assert decision.action is Action.KEEP
     assert decision.because.startswith("not enough data")
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A metric that looks at columns, or at what was profiled of them only."""
+
+    columns: bool
+
+    def measure(self, reference: Reference, current: WindowData) -> Signal:
+        assert current.profile is not None
+        seen = current.columns["x"].tolist() if self.columns else current.profile.rows
+        return Signal("looking", State.OK, str(seen))
+
+
+def looked(fakes: Fakes, columns: bool) -> tuple[str, int]:
+    """What the metric saw of a window, and how often features were read for it."""
+    read = fakes.observations.read
+    times = 0
+
+    def counting(*given: Any, columns: bool = True, **more: Any) -> Observed:
+        nonlocal times
+        times += columns
+        return read(*given, columns=columns, **more)
+
+    world = replace(fakes.world, build=lambda kind, use: Looking(columns))
+    given = replace(policy(), retrain=Retrain())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes.observations, "read", counting)
+        [(window, _)] = monitor(world, given, "churn", hours(1), keep=False).windows
+    return window.signals[0].because, times
+
+
+def test_features_are_read_when_a_metric_looks_at_them_and_otherwise_not(fakes: Fakes, live: Version) -> None:
+    fakes.answered(live, 200, 230, hour=0)
+    profiled, without = looked(fakes, columns=False)
+    seen, with_columns = looked(fakes, columns=True)
+    assert (profiled, seen) == ("30", str(rows(200, 230)[0]["x"].tolist()))
+    assert with_columns == without + 1
+
+
+def test_rows_of_another_version_are_not_among_those_that_are_read_late(fakes: Fakes, live: Version) -> None:
+    fakes.answered(live, 200, 230, hour=0)
+    fakes.answered(replace(live, number=7), 300, 310, hour=0.5)
+    assert looked(fakes, columns=True)[0] == str(rows(200, 230)[0]["x"].tolist())
+
+
+def test_a_bundle_without_a_profile_of_its_reference_is_watched_by_the_rest(
+    fakes: Fakes, live: Version
+) -> None:
+    folder = fakes.bundles.path(live.digest)
+    folder.chmod(0o755)
+    (folder / "reference.json").unlink()
+    drift = Use("drift", {"min_rows": 10})
+    given = replace(policy(), watch=Watch("1h", 10, (*policy().watch.metrics, drift)))
+    fakes.answered(live, 200, 230, hour=0)
+    [(window, _)] = watch(fakes, until=1, given=given).windows
+    assert [(s.metric, s.state.value) for s in window.signals] == [("quality", "OK"), ("drift", "OK")]
+    assert [column["column"] for column in window.signals[1].details["columns"]] == ["(prediction)"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"spec": {"columns": {"x": {}}}}'])
+def test_rows_do_not_wait_for_a_bundle_whose_reference_was_changed(
+    fakes: Fakes, live: Version, content: str
+) -> None:
+    asked: list[Profiling] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fakes.observations, "ingest", lambda *given: asked.append(given[-1]))
+        take_in(fakes.world, policy(), "churn")
+    [profiling] = asked
+    assert profiling.spec_of("churn", 1) is not None
+    assert profiling.spec_of("churn", 9) is None
+    profiling.spec_of.cache_clear()  # type: ignore[attr-defined]
+    file = fakes.bundles.path(live.digest) / "reference.json"
+    file.chmod(0o644)
+    file.write_text(content)
+    assert profiling.spec_of("churn", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("window", "step"),
+    [("5m", "5m"), ("1h", "1h"), ("24h", "24h"), ("36h", "12h"), ("7d", "24h"), ("25h", "1h")],
+)
+def test_slices_are_as_long_as_windows_can_share(window: str, step: str) -> None:
+    assert slice_length(duration(window)) == duration(step)
 
 
 def test_rows_go_when_the_policy_no_longer_keeps_them(fakes: Fakes, live: Version) -> None:
