@@ -13,7 +13,7 @@ from mlplatform.domain.ledger import Actor
 from mlplatform.domain.placement import Choice, Placement
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.routes import CaptureRule, Route, Routes
-from mlplatform.domain.server_settings import ServerSettings, SettingChange
+from mlplatform.domain.server_settings import SettingChange
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
@@ -37,9 +37,8 @@ def start_server(world: World, policy: Policy, stage: str) -> ServerState:
     desired = server_spec(world, policy, endpoint)
     if changes := setting_changes(world, policy, endpoint):
         world.progress(f"the server of endpoint {endpoint.name} is told other settings: {listed(changes)}")
-    if kept := _kept(placing.state(world, endpoint).settings, desired):
-        told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
-        world.progress(f"{told}; to open it: mlplatform undeploy, then deploy")
+    if kept := kept_guards(world, policy, endpoint):
+        world.progress(f"{kept}; {to_open(policy, stage)}")
     return placing.start(world, policy, stage, desired)
 
 
@@ -91,12 +90,21 @@ def listed(changes: Sequence[SettingChange]) -> str:
     return ", ".join(map(str, changes))
 
 
-def _kept(running: ServerSettings | None, desired: ServerSpec) -> str:
-    """Which guards a server keeps that its policy does not want any more."""
+def kept_guards(world: World, policy: Policy, endpoint: Endpoint) -> str:
+    """Which guards a server keeps that its policy does not want any more; "" where there are none."""
+    running, desired = placing.state(world, endpoint).settings, server_spec(world, policy, endpoint)
     if running is None:
         return ""
     more = {"tokens": running.auth > desired.auth, "tls": bool(running.tls_cert) > (desired.tls is not None)}
-    return " and ".join(name for name, kept in more.items() if kept)
+    kept = " and ".join(name for name, is_kept in more.items() if is_kept)
+    told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
+    return told if kept else ""
+
+
+def to_open(policy: Policy, stage: str) -> str:
+    """The way to a server that demands no more than its policy."""
+    words = f"{policy.model} --stage {stage}"
+    return f"to open it: mlplatform undeploy {words}, then mlplatform deploy {words}"
 
 
 def publish(

@@ -212,6 +212,8 @@ def _access(world: World, policy: Policy) -> list[Difference]:
             how = "without tokens or TLS that its policy demands" if lax else "otherwise than its policy says"
             what = f"the server of endpoint {endpoint.name} runs {how}: {deploy.listed(changes)}"
             found.append(Difference(policy.model, what, "brought into effect", mend))
+        if kept := deploy.kept_guards(world, policy, endpoint):
+            found.append(Difference(policy.model, kept, deploy.to_open(policy, stage)))
     return found
 
 

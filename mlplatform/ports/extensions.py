@@ -199,6 +199,15 @@ class ServerState:
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
+    def shown(self, wanted: TlsFiles | None) -> TlsFiles | None:
+        """What the server's certificate is checked by: what a policy wants, unless the server says that it runs with
+        another one, as where the policy has changed since; None without TLS."""
+        if not self.tls or self.settings is None or not self.settings.tls_cert:
+            return wanted if self.tls else None
+        if wanted is not None and str(wanted.cert) == self.settings.tls_cert:
+            return wanted
+        return TlsFiles(Path(self.settings.tls_cert), Path(self.settings.tls_key))
+
     def is_laxer_than(self, desired: ServerSpec) -> bool:
         """Whether it runs without tokens or TLS that it should demand. One that demands more may go on."""
         return self.running and (desired.auth > self.auth or (desired.tls is not None) > self.tls)

@@ -15,7 +15,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from mlplatform.domain.server_settings import ServerSettings, SettingChange, digests, traces_of
-from mlplatform.errors import ServerDidNotStart, WorldError
+from mlplatform.errors import ServerDidNotStart, UsageError, WorldError
 from mlplatform.plugins.targets import changing, keeping
 from mlplatform.plugins.targets.folder import announced, last_line, lock_held, lock_pid, send
 from mlplatform.plugins.targets.processes import environment, port_before, wait_until_free
@@ -178,9 +178,11 @@ def behaviour(desired: ServerSpec) -> list[str]:
     return words + ["--behind-proxy"] * desired.behind_proxy
 
 
-def answers(state: ServerState, tls: TlsFiles | None) -> bool:
-    """Whether a server is there, and with TLS whether it shows exactly our certificate."""
+def answers(state: ServerState, wanted: TlsFiles | None) -> bool:
+    """Whether a server is there, and with TLS whether it shows exactly the certificate that it says it runs with.
+    Raises UsageError where that one is gone."""
     host, port = urlsplit(state.url).hostname or "", state.port
+    tls = state.shown(wanted)
     connection: http.client.HTTPConnection
     try:
         if tls is None:
@@ -188,7 +190,11 @@ def answers(state: ServerState, tls: TlsFiles | None) -> bool:
         else:
             pinned = replace(tls, ca=None).client_context()
             connection = http.client.HTTPSConnection(host, port, timeout=5, context=pinned)
-    except OSError:
+    except FileNotFoundError:
+        hint = f"Put it back, or end the server and start it again: mlplatform undeploy {state.endpoint}, then deploy."
+        what = f"the server of {state.endpoint} runs with a certificate that is gone: {tls and tls.cert}"
+        raise UsageError(hint, what=what) from None
+    except OSError:  # half written
         return False
     try:
         connection.request("GET", "/ping")
