@@ -134,7 +134,7 @@ class Looking:
         """What `rollback` would do, without changing anything."""
         policy = self._wiring.policy_of_old(model)
         chosen = stage or policy.live_stage or policy.ladder.stages[-1]
-        return rollback.plan_rollback(self.world, policy, chosen, to)
+        return rollback.plan_rollback(self.world, policy, chosen, to, named=to is not None)
 
     def plan_retirement(self, ref: str) -> list[Change]:
         """What `retire` would do, without changing anything."""
