@@ -14,6 +14,7 @@ from mlplatform.domain.placement import Choice, Placement
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.routes import CaptureRule, Route, Routes
 from mlplatform.domain.server_settings import SettingChange
+from mlplatform.domain.sharing import joining
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
@@ -135,6 +136,8 @@ def publish(
         capture=capture_rule(policy),
         memory_mb=endpoint.memory_mb,
     )
+    if document.models and (joined := joins(world, policy, stage)):
+        world.progress(joined)
     if start:
         start_server(world, policy, stage)
     published = world.documents.publish(document.with_code(policy.trust.code_models), policy.model)
@@ -176,6 +179,18 @@ def has_others(world: World, endpoint: Endpoint, model: str) -> bool:
     except ValueError:
         return False
     return routes is not None and any(name != model for name in routes.models)
+
+
+def joins(world: World, policy: Policy, stage: str) -> str:
+    """What becomes of the bare path of an endpoint that answers for one other model alone so far; else ""."""
+    endpoint = policy.stage(stage).endpoint
+    try:
+        routes = world.documents.routes(endpoint.name) if endpoint else None
+    except ValueError:
+        return ""
+    if endpoint is None or routes is None or len(routes.models) != 1 or policy.model in routes.models:
+        return ""
+    return joining(endpoint.name, routes.models[0], policy.model)
 
 
 def has_died(world: World, endpoint: Endpoint) -> bool:

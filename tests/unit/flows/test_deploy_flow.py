@@ -65,6 +65,33 @@ def test_other_models_of_the_endpoint_are_left_alone(fakes: Fakes) -> None:
     assert [d for d in differences(fakes.world, policy()) if "endpoint" in d.what] == []
 
 
+def test_who_joins_one_other_model_is_told_what_becomes_of_its_clients(fakes: Fakes) -> None:
+    given, version = policy(), fakes.version("run1")
+    fakes.promote(given, version, "staging")
+    ask = f"ask /models/fraud/invocations and /models/{MODEL}/invocations"
+
+    def told() -> list[str]:
+        found = [line for line in fakes.said if ask in line]
+        fakes.said.clear()
+        return found
+
+    promote(fakes.world, given, Wish(version, "production", ADA, "first", dry_run=True))
+    assert told() == [], "it has the endpoint to itself"
+    fakes.documents.publish(Routes("churn", 0, (Route("fraud", 7, "d7", "elsewhere"),)), "fraud")
+    promote(fakes.world, given, Wish(version, "production", ADA, "first", dry_run=True))
+    assert len(told()) == 1
+    fakes.promote(given, version, "production")
+    assert len(told()) == 1
+    deployment(fakes.world, given, None)
+    start_server(fakes.world, given, "production")
+    publish(fakes.world, given, "production", version)
+    assert told() == [], "both answer there already"
+    publish(fakes.world, given, "production", None)
+    assert told() == [], "it leaves"
+    deployment(fakes.world, given, None)
+    assert len(told()) == 1
+
+
 def test_options_of_the_endpoint_reach_the_server(fakes: Fakes) -> None:
     given = policy()
     endpoint = Endpoint("churn", memory_mb=90, max_waiting_per_model=12)
