@@ -60,11 +60,12 @@ class LocalTarget:
             raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
         deadline = time.monotonic() + self.start_seconds
         while not ((state := self.status(folder)).running and answers(state, desired.tls)):
-            if process is not None and process.poll() is not None:
-                # Two started it at the same time: the other's is the one that runs.
-                if not lock_held(folder):
-                    raise _did_not_start(desired, f"it ended with {process.returncode}: {last_line(folder)}")
-                process = None
+            ended = process is None or process.poll() is not None
+            if ended and not lock_held(folder):
+                raise _did_not_start(desired, _how_it_ended(process, folder))
+            process = (
+                None if ended else process
+            )  # two started it at the same time: the other's is the one that runs
             if time.monotonic() > deadline:
                 raise _did_not_start(
                     desired, f"it does not answer after {self.start_seconds:.0f} s: {last_line(folder)}"
@@ -239,6 +240,12 @@ def _pid_alive(pid: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def _how_it_ended(process: subprocess.Popen[bytes] | None, folder: Path) -> str:
+    if process is None or process.returncode == 0:
+        return "it was stopped meanwhile, as by `mlplatform undeploy`; deploy it again if that was not meant"
+    return f"it ended with {process.returncode}: {last_line(folder)}"
 
 
 def _did_not_start(desired: ServerSpec, cause: str) -> ServerDidNotStart:
