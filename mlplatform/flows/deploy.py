@@ -36,6 +36,8 @@ def start_server(world: World, policy: Policy, stage: str) -> ServerState:
     endpoint = _endpoint(policy, stage)
     access.tell(world, endpoint.name)
     desired = server_spec(world, policy, endpoint)
+    if moved := moved_away(world, endpoint):
+        world.progress(f"{moved}; it is started again here")
     if changes := setting_changes(world, policy, endpoint):
         world.progress(f"the server of endpoint {endpoint.name} is told other settings: {listed(changes)}")
     if kept := kept_guards(world, policy, endpoint):
@@ -102,6 +104,13 @@ def kept_guards(world: World, policy: Policy, endpoint: Endpoint) -> str:
     return told if kept else ""
 
 
+def moved_away(world: World, endpoint: Endpoint) -> str:
+    """What is told of a server whose folder is another one by now; "" of others."""
+    there = placing.state(world, endpoint).left_at
+    told = f"the server of endpoint {endpoint.name} was left behind when the project was moved"
+    return f"{told}: it hears nothing any more, and what it captures goes to {there}" if there else ""
+
+
 def to_open(policy: Policy, stage: str) -> str:
     """The way to a server that demands no more than its policy."""
     words = f"{policy.model} --stage {stage}"
@@ -120,7 +129,8 @@ def publish(
 ) -> None:
     """Tell the endpoint's server what to serve and wait until every worker does; raises ServerDidNotFollow.
 
-    `start`: start a server that does not run. Without it a stopped server finds the document when it starts.
+    `start`: start a server that does not run. Without it a stopped server finds the document when it starts; one that
+    was left behind is started again in any case.
     `beside`: a version that is rolled out, and its step; a share of the requests goes to it, or it is the shadow.
     `kept`: the live version answers already, from memory: whatever became of its files, the one beside it must go.
     """
@@ -138,7 +148,7 @@ def publish(
     )
     if document.models and (joined := joins(world, policy, stage)):
         world.progress(joined)
-    if start:
+    if start or moved_away(world, endpoint):
         start_server(world, policy, stage)
     published = world.documents.publish(document.with_code(policy.trust.code_models), policy.model)
     if start or is_running(world, endpoint):

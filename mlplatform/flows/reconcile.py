@@ -206,6 +206,11 @@ def _access(world: World, policy: Policy) -> list[Difference]:
             mend = bound(access.tell, world, endpoint.name)
             what = f"endpoint {endpoint.name} was not told which tokens hold"
             found.append(Difference(policy.model, what, "told again", mend))
+        if moved := deploy.moved_away(world, endpoint):
+            repair = f"started again here, as by `mlplatform deploy {policy.model} --stage {stage}`"
+            mend = bound(deploy.start_server, world, policy, stage)
+            found.append(Difference(policy.model, moved, repair, mend))
+            continue
         if changes := deploy.setting_changes(world, policy, endpoint):
             mend = bound(deploy.start_server, world, policy, stage)
             lax = deploy.is_too_lax(world, policy, endpoint)

@@ -191,6 +191,8 @@ class ServerState:
     tls: bool = False
     settings: ServerSettings | None = None
     """What it runs with; None where that is not known, as of a server that something else runs."""
+    left_at: str = ""
+    """The folder that it reads and writes, where that is another one: its project was moved away from there."""
 
     @property
     def url(self) -> str:

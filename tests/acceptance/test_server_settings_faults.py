@@ -60,6 +60,24 @@ def test_whoever_waits_for_a_server_that_is_stopped_meanwhile_is_told_so(
     assert not place.target.status(place.folder).running
 
 
+def test_a_server_whose_folder_was_moved_is_told_from_others_and_started_again(
+    place: Place, tmp_path: Path
+) -> None:
+    before = place.start()
+    assert before.left_at == ""
+    moved = place.folder.parent.with_name("moved")
+    place.folder.parent.rename(moved)
+    there = moved / "e"
+    try:
+        assert place.target.status(there).left_at == str(place.folder)
+        (tmp_path / "link").symlink_to(moved)
+        again = place.target.apply(ServerSpec("e", there))
+        assert (again.left_at, again.port, again.pid != before.pid) == ("", before.port, True)
+        assert place.target.status(tmp_path / "link" / "e").left_at == "", "another name of the same folder"
+    finally:
+        place.target.stop(there)
+
+
 def test_connections_reach_every_worker_after_a_change_that_nobody_waited_for(place: Place) -> None:
     port = place.start(workers=1).port
     four = spec(place, port=port, workers=4)

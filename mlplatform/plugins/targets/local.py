@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from mlplatform.domain.server_settings import ServerSettings, SettingChange, digests, traces_of
 from mlplatform.errors import ServerDidNotStart, UsageError, WorldError
 from mlplatform.plugins.targets import changing, keeping
-from mlplatform.plugins.targets.folder import announced, last_line, lock_held, lock_pid, send
+from mlplatform.plugins.targets.folder import announced, last_line, left_at, lock_held, lock_pid, send
 from mlplatform.plugins.targets.processes import environment, port_before, wait_until_free
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 from mlplatform.ports.tls import server_context
@@ -44,7 +44,7 @@ class LocalTarget:
     def apply(self, desired: ServerSpec) -> ServerState:
         """Start the server, or bring other settings into effect in the one that runs, without a request that fails,
         also on another address: it listens there before it leaves the one before. A port that is kept for it is taken
-        over. Returns once it answers `/ping`.
+        over. One whose folder was moved is started again. Returns once it answers `/ping`.
 
         Raises ServerDidNotStart with the last line of its log; SettingsRefused, and the server that runs goes on as
         before; UsageError for a certificate that cannot be used.
@@ -54,6 +54,8 @@ class LocalTarget:
             folder.mkdir(parents=True, exist_ok=True)
             if self.changes(desired) and desired.tls:
                 server_context(desired.tls.cert, desired.tls.key)
+            if self.status(folder).left_at:
+                self.stop(folder)  # nothing that it is told reaches it
             self._change(desired)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:
@@ -86,7 +88,7 @@ class LocalTarget:
         host, port, pid = str(found["host"]), int(found["port"]), int(found["pid"])
         guards = found.get("auth") is True, found.get("tls") is True
         settings = ServerSettings.of(found.get("settings"))
-        return ServerState(folder.name, True, host, port, pid, *guards, settings)
+        return ServerState(folder.name, True, host, port, pid, *guards, settings, left_at(found, folder))
 
     def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
         """Where traces go is as our environment says, if it says anything."""
