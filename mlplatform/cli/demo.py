@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlplatform.cli import render
+from mlplatform.cli.demo_place import empty_place, ended
 
 if TYPE_CHECKING:
     from mlplatform.control import Loop, Platform
@@ -28,7 +29,6 @@ MODEL = "digits"
 FIRST_ROWS = 250
 WINDOW_ROWS = 150
 """One digit is scanned a second; the policy's windows last 150 s of that time."""
-MARK = ".mlplatform-demo"
 BEGIN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
@@ -54,27 +54,31 @@ class Stage:
 
 
 @click.command()
-@click.argument("folder", default="mlplatform-demo", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--keep", is_flag=True, help="Leave the model server running at the end.")
-def demo(folder: Path, keep: bool) -> None:
+def demo(folder: Path | None, keep: bool) -> None:
     """The whole life of a model on real data, in about a minute and without a network.
 
     Train, register, compress, gates, promote, serve, capture, late labels, drift, retrain, a broken version forced in
-    and taken back. The project stays in FOLDER to look at.
+    and taken back. The project stays in FOLDER to look at, or to go on working in: by default mlplatform-demo, and
+    where that is not as an earlier demo left it, the next free name beside it.
 
     \b
     mlplatform demo my-demo --keep
     """
     from mlplatform.control import Platform
 
-    stage = Stage(Platform.open(_project(folder)))
+    place = empty_place(folder, click.echo)
+    stage = Stage(Platform.open(_project(place)))
     try:
         for act in (_first_version, _compressed, _live, _drift, _better, _broken):
             act(stage)
-        _closing(stage, folder)
+        _closing(stage, place)
     finally:
         if not keep:
             stage.platform.undeploy(MODEL)
+    if not keep:
+        ended(place)
 
 
 # --- acts -----------------------------------------------------------------------------------------------------------
@@ -225,22 +229,11 @@ def _digits(stage: Stage) -> tuple[dict[str, Any], Any]:
 
 
 def _project(folder: Path) -> Path:
-    """A fresh copy of `projects/digits`. A folder that is something else is left alone."""
-    from mlplatform.control import Platform
-    from mlplatform.errors import UsageError
-
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise UsageError(
-                what=f"{folder} is not empty", hint="Name another folder: mlplatform demo FOLDER"
-            )
-        Platform.open(folder).undeploy(MODEL)
-        shutil.rmtree(folder)
+    """A fresh copy of `projects/digits`."""
     shutil.copytree(
         projects_folder() / MODEL, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
     (folder / "mlplatform.toml").write_text('policies = ["policy.toml"]\n')
-    (folder / MARK).touch()
     return folder
 
 

@@ -229,9 +229,13 @@ def _doctor(sources: Any, found: Sequence[Difference], failed: Sequence[Mlplatfo
 
 
 def _policies(paths: Any, policies: Any) -> None:
+    from mlplatform.domain.sharing import shared, sharing
+
     for path, checked in zip(paths, policies, strict=True):
         stages = " -> ".join(checked.ladder.stages)
         click.echo(f"{path}: {checked.model}, stages {stages}, digest {checked.digest[:12]}")
+    for endpoint, models in shared(policies).items():
+        click.echo(sharing(endpoint, models))
 
 
 def _status(facts: dict[str, Any]) -> None:

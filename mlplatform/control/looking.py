@@ -18,6 +18,7 @@ from mlplatform.domain.ladder import Change, Standings
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Baking, Rollout
+from mlplatform.domain.sharing import invocations, shared
 from mlplatform.domain.token import Identity, Token
 from mlplatform.domain.trend import Trend
 from mlplatform.domain.version import Version
@@ -72,11 +73,13 @@ class EndpointState:
     """Models that the server answers for beside this one."""
     target: str = "local"
     """Where the server runs."""
+    shared: bool = False
+    """Whether policies of other models name it, too."""
 
     @property
     def path(self) -> str:
-        """Where requests in MLflow's protocol go; with other models there, each has its own."""
-        return f"/models/{self.model}/invocations" if self.others else "/invocations"
+        """Where requests in MLflow's protocol go; with other models there, now or soon, each has its own."""
+        return invocations(self.model) if self.others or self.shared else "/invocations"
 
 
 class Looking:
@@ -134,7 +137,7 @@ class Looking:
         """What `rollback` would do, without changing anything."""
         policy = self._wiring.policy_of_old(model)
         chosen = stage or policy.live_stage or policy.ladder.stages[-1]
-        return rollback.plan_rollback(self.world, policy, chosen, to)
+        return rollback.plan_rollback(self.world, policy, chosen, to, named=to is not None)
 
     def plan_retirement(self, ref: str) -> list[Change]:
         """What `retire` would do, without changing anything."""
@@ -274,6 +277,7 @@ class Looking:
             rolling[1] if rolling else None,
             tuple(name for name in routes.models if name != policy.model) if routes else (),
             placing.where(self.world, endpoint).use,
+            endpoint.name in shared(self.policies.values()),
         )
 
     def _as_of(self, policy: Policy) -> datetime:

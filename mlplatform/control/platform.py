@@ -119,10 +119,12 @@ class Platform(Serving):
             return self._chains.promote(policy, wish)
 
     def rollback(self, model: str, stage: str | None, reason: str, to: int | None = None) -> Entry:
-        """Also while the model's policy file has mistakes: then by the policy as it was at the model's last change."""
+        """Also while the model's policy file has mistakes: then by the policy as it was at the model's last change. A
+        version that was rolled back itself returns only where it is named."""
         with self._chains.changing(model, back=True) as policy:
             chosen = stage or policy.live_stage or policy.ladder.stages[-1]
-            return rollback.rollback(self.world, policy, chosen, self.actor, reason, to)
+            named = to is not None
+            return rollback.rollback(self.world, policy, chosen, self.actor, reason, to, named=named)
 
     def retire(self, ref: str, reason: str) -> Entry:
         """Take a version out that nobody needs: from a stage without an endpoint, or from among the candidates."""

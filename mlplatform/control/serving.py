@@ -119,13 +119,14 @@ class Serving(Looking):
         return given[0] if given else ""
 
     def _trusted(self, state: EndpointState) -> SSLContext | None:
-        """What a server's certificate is checked by; None where it has none."""
+        """What a server's certificate is checked by, which need not be the policy's any more; None where it has
+        none."""
         policy = self.policy(state.model)
         endpoint = policy.stage(state.stage).endpoint
-        if endpoint is None or endpoint.tls is None or not state.server.tls:
-            return None
+        wanted = deploy.tls_files(self.world, policy, endpoint.tls) if endpoint and endpoint.tls else None
+        files = state.server.shown(wanted)
         try:
-            return deploy.tls_files(self.world, policy, endpoint.tls).client_context()
+            return files.client_context() if files else None
         except OSError as error:
             what = f"the certificate of endpoint {state.name} cannot be used: {error}"
             raise UsageError(what=what) from None

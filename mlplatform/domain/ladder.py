@@ -222,34 +222,16 @@ class Ladder:
         hint = f"Its history: mlplatform show {standings.model}@{version}"
         raise _illegal(standings, version, mark, "it is out already", hint)
 
-    def rollback(
-        self, standings: Standings, stage: str, to: int, tenures: Sequence[int] | None = None
-    ) -> list[Change]:
-        """The changes that take a stage's holder out and put an earlier version back.
-
-        `tenures`: versions that held the stage, from the ledger; with it a version that held only another
-        stage is refused.
-        """
-        self.rank(stage)
-        holder, origin = standings.holder(stage), standings.place(to)
-        never_held = tenures is not None and to not in tenures
-        if holder == to or origin not in (RETIRED, STANDBY) or never_held:
-            why = (
-                "it is live already" if holder == to else f"only a version that once held {stage} can return"
-            )
-            hint = f"Who held it: mlplatform history {standings.model} --stage {stage}"
-            raise _illegal(standings, to, stage, why, hint)
-        leaving = [Change(holder, stage, ROLLED_BACK)] if holder is not None else []
-        return [*leaving, Change(to, origin, stage)]
-
     def _refusal(self, standings: Standings, version: int, stage: str, why: str) -> IllegalMove:
         """With the next step, as a command where there is one."""
         model, origin = standings.model, standings.place(version)
         position = self._position(origin)
-        if origin in (REJECTED, ROLLED_BACK):
+        back = f"mlplatform rollback {model} --stage {stage} --to {version} --reason ..."
+        if origin == REJECTED:
             hint = f"Train a new one: mlplatform train {model}"
+        elif origin == ROLLED_BACK:
+            hint = f"If it held {stage} and was taken back by mistake: {back}; otherwise mlplatform train {model}"
         elif origin in (RETIRED, STANDBY):
-            back = f"mlplatform rollback {model} --stage {stage} --to {version} --reason ..."
             hint = f"If it held {stage} before: {back}; otherwise register a new one."
         elif position == self.rank(stage):
             hint = f"Nothing is left to do; mlplatform show {model}@{version} tells who put it there."
@@ -267,8 +249,10 @@ class Ladder:
         return f"the next stage is {self.stages[position + 1]}" if position + 1 < rank else ""
 
     def _closed(self, origin: str, rank: int) -> str:
-        if origin in (REJECTED, ROLLED_BACK):
-            return f"a version that was {origin.lower().replace('_', ' ')} stays out; register a new one"
+        if origin == REJECTED:
+            return "a version that was rejected stays out; register a new one"
+        if origin == ROLLED_BACK:
+            return "a version that was rolled back stays out; it returns only by `mlplatform rollback --to`"
         if origin in (RETIRED, STANDBY):
             return "it was replaced; bring it back with `mlplatform rollback --to`"
         position = self._position(origin)

@@ -13,7 +13,8 @@ from mlplatform.domain.ledger import Actor
 from mlplatform.domain.placement import Choice, Placement
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.routes import CaptureRule, Route, Routes
-from mlplatform.domain.server_settings import ServerSettings, SettingChange
+from mlplatform.domain.server_settings import SettingChange
+from mlplatform.domain.sharing import joining
 from mlplatform.domain.steps import Bake
 from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
@@ -35,11 +36,12 @@ def start_server(world: World, policy: Policy, stage: str) -> ServerState:
     endpoint = _endpoint(policy, stage)
     access.tell(world, endpoint.name)
     desired = server_spec(world, policy, endpoint)
+    if moved := moved_away(world, endpoint):
+        world.progress(f"{moved}; it is started again here")
     if changes := setting_changes(world, policy, endpoint):
         world.progress(f"the server of endpoint {endpoint.name} is told other settings: {listed(changes)}")
-    if kept := _kept(placing.state(world, endpoint).settings, desired):
-        told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
-        world.progress(f"{told}; to open it: mlplatform undeploy, then deploy")
+    if kept := kept_guards(world, policy, endpoint):
+        world.progress(f"{kept}; {to_open(policy, stage)}")
     return placing.start(world, policy, stage, desired)
 
 
@@ -91,12 +93,28 @@ def listed(changes: Sequence[SettingChange]) -> str:
     return ", ".join(map(str, changes))
 
 
-def _kept(running: ServerSettings | None, desired: ServerSpec) -> str:
-    """Which guards a server keeps that its policy does not want any more."""
+def kept_guards(world: World, policy: Policy, endpoint: Endpoint) -> str:
+    """Which guards a server keeps that its policy does not want any more; "" where there are none."""
+    running, desired = placing.state(world, endpoint).settings, server_spec(world, policy, endpoint)
     if running is None:
         return ""
     more = {"tokens": running.auth > desired.auth, "tls": bool(running.tls_cert) > (desired.tls is not None)}
-    return " and ".join(name for name, kept in more.items() if kept)
+    kept = " and ".join(name for name, is_kept in more.items() if is_kept)
+    told = f"the server of endpoint {endpoint.name} demands more than its policy ({kept}) and goes on so"
+    return told if kept else ""
+
+
+def moved_away(world: World, endpoint: Endpoint) -> str:
+    """What is told of a server whose folder is another one by now; "" of others."""
+    there = placing.state(world, endpoint).left_at
+    told = f"the server of endpoint {endpoint.name} was left behind when the project was moved"
+    return f"{told}: it hears nothing any more, and what it captures goes to {there}" if there else ""
+
+
+def to_open(policy: Policy, stage: str) -> str:
+    """The way to a server that demands no more than its policy."""
+    words = f"{policy.model} --stage {stage}"
+    return f"to open it: mlplatform undeploy {words}, then mlplatform deploy {words}"
 
 
 def publish(
@@ -111,7 +129,8 @@ def publish(
 ) -> None:
     """Tell the endpoint's server what to serve and wait until every worker does; raises ServerDidNotFollow.
 
-    `start`: start a server that does not run. Without it a stopped server finds the document when it starts.
+    `start`: start a server that does not run. Without it a stopped server finds the document when it starts; one that
+    was left behind is started again in any case.
     `beside`: a version that is rolled out, and its step; a share of the requests goes to it, or it is the shadow.
     `kept`: the live version answers already, from memory: whatever became of its files, the one beside it must go.
     """
@@ -127,7 +146,9 @@ def publish(
         capture=capture_rule(policy),
         memory_mb=endpoint.memory_mb,
     )
-    if start:
+    if document.models and (joined := joins(world, policy, stage)):
+        world.progress(joined)
+    if start or moved_away(world, endpoint):
         start_server(world, policy, stage)
     published = world.documents.publish(document.with_code(policy.trust.code_models), policy.model)
     if start or is_running(world, endpoint):
@@ -168,6 +189,18 @@ def has_others(world: World, endpoint: Endpoint, model: str) -> bool:
     except ValueError:
         return False
     return routes is not None and any(name != model for name in routes.models)
+
+
+def joins(world: World, policy: Policy, stage: str) -> str:
+    """What becomes of the bare path of an endpoint that answers for one other model alone so far; else ""."""
+    endpoint = policy.stage(stage).endpoint
+    try:
+        routes = world.documents.routes(endpoint.name) if endpoint else None
+    except ValueError:
+        return ""
+    if endpoint is None or routes is None or len(routes.models) != 1 or policy.model in routes.models:
+        return ""
+    return joining(endpoint.name, routes.models[0], policy.model)
 
 
 def has_died(world: World, endpoint: Endpoint) -> bool:

@@ -19,7 +19,7 @@ from mlplatform.domain.watch import Decision, Window
 from mlplatform.errors import UsageError
 from mlplatform.flows import live, placing, probation
 from mlplatform.flows.columns import demand_dropped
-from mlplatform.flows.deploy import is_running, setting_changes
+from mlplatform.flows.deploy import is_running, joins, setting_changes
 from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.register import carry_out, inspected
@@ -126,6 +126,8 @@ def deployment(
     now, running = placing.where(world, endpoint), is_running(world, endpoint)
     moves_from = now.use if running and now.use != to.use else ""
     changes = () if moves_from else setting_changes(world, policy, endpoint)
+    if joined := joins(world, policy, chosen or ""):
+        world.progress(joined)
     return PlannedDeployment(endpoint.name, version.ref, running, to.use, moves_from, changes)
 
 

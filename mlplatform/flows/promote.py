@@ -20,6 +20,7 @@ from mlplatform.domain.version import Version
 from mlplatform.errors import DONE, REFUSED, WAITING, WORLD, Refused, UsageError
 from mlplatform.flows.approve import count_approvals, evidence_of, incumbent
 from mlplatform.flows.columns import demand_columns
+from mlplatform.flows.deploy import joins
 from mlplatform.flows.evaluate import Judgement, judge
 from mlplatform.flows.rollout import demand_idle
 from mlplatform.flows.rollout_record import opened_key
@@ -92,6 +93,8 @@ def promote(world: World, policy: Policy, wish: Wish) -> Outcome:
     frozen = window_at(policy.stage(wish.stage).freeze, world.clock.now())
     outcome = replace(decide(wish, changes, judgement, count, frozen), policy_digest=policy.digest)
     if wish.dry_run:
+        if outcome.status == "done" and (joined := joins(world, policy, wish.stage)):
+            world.progress(joined)
         return outcome
     if outcome.status != "done":
         _record(world, wish, Kind.REFUSED, outcome, ())

@@ -206,12 +206,19 @@ def _access(world: World, policy: Policy) -> list[Difference]:
             mend = bound(access.tell, world, endpoint.name)
             what = f"endpoint {endpoint.name} was not told which tokens hold"
             found.append(Difference(policy.model, what, "told again", mend))
+        if moved := deploy.moved_away(world, endpoint):
+            repair = f"started again here, as by `mlplatform deploy {policy.model} --stage {stage}`"
+            mend = bound(deploy.start_server, world, policy, stage)
+            found.append(Difference(policy.model, moved, repair, mend))
+            continue
         if changes := deploy.setting_changes(world, policy, endpoint):
             mend = bound(deploy.start_server, world, policy, stage)
             lax = deploy.is_too_lax(world, policy, endpoint)
             how = "without tokens or TLS that its policy demands" if lax else "otherwise than its policy says"
             what = f"the server of endpoint {endpoint.name} runs {how}: {deploy.listed(changes)}"
             found.append(Difference(policy.model, what, "brought into effect", mend))
+        if kept := deploy.kept_guards(world, policy, endpoint):
+            found.append(Difference(policy.model, kept, deploy.to_open(policy, stage)))
     return found
 
 

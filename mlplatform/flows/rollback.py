@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mlplatform.domain import taking_back
 from mlplatform.domain.ladder import Change
 from mlplatform.domain.ledger import MOVES, Actor, Draft, Entry, Kind, tenures, way_back
 from mlplatform.domain.policy import Policy
@@ -23,9 +24,9 @@ from mlplatform.ports.state import Intent
 
 
 def plan_rollback(
-    world: World, policy: Policy, stage: str, to: int | None = None
+    world: World, policy: Policy, stage: str, to: int | None = None, named: bool = False
 ) -> tuple[int, list[Change]]:
-    """The version that would return, and the changes; none where a rollout is taken back.
+    """The version that would return, and the changes; none where a rollout is taken back. `named`: a person said `to`.
 
     Raises Refused when there is none, IllegalMove, ChangedBytes.
     """
@@ -41,10 +42,12 @@ def plan_rollback(
             what=f"{policy.model} has no earlier good version in {stage} to go back to",
             hint="Name one with --to N, or promote another version.",
         )
-    changes = policy.ladder.rollback(standings, stage, target, held)
+    changes = taking_back.rollback(policy.ladder, standings, stage, target, held, named)
     version = version_of(world, policy.model, target)
     assert version is not None
     demand_bytes(world, version)
+    if before := taking_back.taken_back(entries, target):
+        world.progress(f"{version.ref} was taken back itself, {_told(before)}")
     return target, changes
 
 
@@ -56,9 +59,10 @@ def rollback(
     reason: str,
     to: int | None = None,
     key: str | None = None,
+    named: bool = False,
 ) -> Entry:
     """Put the last good version (or `to`) back. A corrupt target is refused and the live one stays."""
-    target, changes = plan_rollback(world, policy, stage, to)
+    target, changes = plan_rollback(world, policy, stage, to, named)
     rolling = None if changes else running(world, policy, stage)
     leaving = rolling[0].version if rolling else next((c.version for c in changes if c.origin == stage), None)
     key = key or f"rollback:{policy.model}:{stage}:{leaving}:{target}:{world.clock.now().isoformat()}"
@@ -69,6 +73,7 @@ def rollback(
         "actor": actor.name,
         "verified": actor.verified,
         "rollout": rolling[0].id if rolling else "",
+        "named": named,
     }
     world.intents.open(Intent(key, "rollback", policy.model, payload, world.clock.now()))
     failpoint("rollback:intent")
@@ -80,7 +85,9 @@ def rollback(
         taken = {"rollout": rolling[0].id}
         draft = replace(draft, kind=Kind.ROLLOUT_FAILED, version=rolling[0].version, data=taken)
     else:
-        draft = replace(draft, data={"from": leaving, "share": 1.0})
+        despite = taking_back.taken_back(world.ledger.entries(policy.model, kinds=MOVES), target)
+        mistaken = {"returns_despite": _told(despite)} if despite else {}
+        draft = replace(draft, data={"from": leaving, "share": 1.0, **mistaken})
     entry = world.ledger.append(draft)
     failpoint("rollback:committed")
     _end_rollouts(world, policy, payload)
@@ -97,10 +104,17 @@ def finish_rollback(world: World, policy: Policy, intent: Intent) -> None:
         world.intents.close(intent.key)
         return
     actor = Actor(payload["actor"], payload["verified"])
+    named = payload.get("named", False)
     try:
-        rollback(world, policy, payload["stage"], actor, payload["reason"], payload["to"], intent.key)
+        rollback(world, policy, payload["stage"], actor, payload["reason"], payload["to"], intent.key, named)
     except Refused as error:  # its target was damaged meanwhile
         _call_off(world, policy, payload["stage"], intent.key, str(error))
+
+
+def _told(taken_back: Entry) -> str:
+    """Who took a version out, when and why."""
+    draft = taken_back.draft
+    return f"by {draft.actor.name} on {taken_back.at:%Y-%m-%d %H:%M} ({draft.reason})"
 
 
 def _shift(world: World, policy: Policy, stage: str, target: int | None, key: str) -> None:

@@ -192,6 +192,8 @@ class ServerState:
     tls: bool = False
     settings: ServerSettings | None = None
     """What it runs with; None where that is not known, as of a server that something else runs."""
+    left_at: str = ""
+    """The folder that it reads and writes, where that is another one: its project was moved away from there."""
 
     @property
     def url(self) -> str:
@@ -199,6 +201,15 @@ class ServerState:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    def shown(self, wanted: TlsFiles | None) -> TlsFiles | None:
+        """What the server's certificate is checked by: what a policy wants, unless the server says that it runs with
+        another one, as where the policy has changed since; None without TLS."""
+        if not self.tls or self.settings is None or not self.settings.tls_cert:
+            return wanted if self.tls else None
+        if wanted is not None and str(wanted.cert) == self.settings.tls_cert:
+            return wanted
+        return TlsFiles(Path(self.settings.tls_cert), Path(self.settings.tls_key))
 
     def is_laxer_than(self, desired: ServerSpec) -> bool:
         """Whether it runs without tokens or TLS that it should demand. One that demands more may go on."""

@@ -18,6 +18,8 @@ from mlplatform.domain.routes import Routes, WorkerStatus
 from mlplatform.errors import ServerDidNotFollow, UsageError
 
 POLL_SECONDS = 0.01
+STOPPED_SECONDS = 1.0
+"""A server that is nowhere to be seen for so long was stopped; one that moves to another target shows up again."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -111,12 +113,14 @@ class FolderDocuments:
 
     def wait_in_effect(self, endpoint: str, generation: int, seconds: float, model: str = "") -> None:
         """Return once every worker serves the generation or a newer one, of the model if one is named; raises
-        ServerDidNotFollow, at once when a worker has rejected it."""
-        deadline = time.monotonic() + seconds
+        ServerDidNotFollow, at once when a worker has rejected it, and soon when the server is stopped."""
+        deadline, seen = time.monotonic() + seconds, time.monotonic()
         expected = self._expected_workers(endpoint)
-        while cause := _why_not(self.workers(endpoint), generation, model, expected):
-            rejected = cause.startswith("worker")
-            if rejected or time.monotonic() >= deadline:
+        while cause := _why_not(workers := self.workers(endpoint), generation, model, expected):
+            seen = time.monotonic() if workers or self._is_announced(endpoint) else seen
+            stopped = time.monotonic() >= seen + STOPPED_SECONDS
+            cause = "it was stopped meanwhile" if stopped else cause
+            if stopped or cause.startswith("worker") or time.monotonic() >= deadline:
                 log = self.folder(endpoint) / "server.log"
                 raise ServerDidNotFollow(
                     endpoint=endpoint, generation=generation, seconds=seconds, cause=cause, log=log
@@ -138,6 +142,10 @@ class FolderDocuments:
         except ValueError:
             seen += [max(status.rejected or 0, status.taken) for status in self.workers(endpoint)]
         return max(seen, default=0)
+
+    def _is_announced(self, endpoint: str) -> bool:
+        """Whether a server runs, or was killed: one that is stopped takes its announcement away."""
+        return (self.folder(endpoint) / "server.json").exists()
 
     def _expected_workers(self, endpoint: str) -> int:
         try:

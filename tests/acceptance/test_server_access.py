@@ -38,7 +38,8 @@ from tests.small_project import Place
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 AUTHORITY = Authority()
 STAGE = "[stages.production]\n"
-GUARDED = 'name = "churn", workers = 2, auth = true'
+UNGUARDED = 'name = "churn", workers = 2'
+GUARDED = f"{UNGUARDED}, auth = true"
 TLS = 'tls = { cert = "tls/cert.pem", key = "tls/key.pem" }'
 ROW = {"dataframe_split": {"columns": ["c0", "c1", "c2"], "data": [[0.1, 0.2, 0.3]]}}
 V2 = {"inputs": [{"name": f"c{i}", "datatype": "FP64", "shape": [1, 1], "data": [0.5]} for i in range(3)]}
@@ -369,6 +370,25 @@ def test_what_the_policy_demands_later_restarts_a_server_that_demands_less(shop:
     assert (strict.predicts(), strict.predicts(text)) == (401, 200)
     with pytest.raises((OSError, http.client.HTTPException)):
         lax.predicts(text)  # in plain text
+
+
+def test_a_server_keeps_its_guards_when_the_policy_does_not_want_them_any_more(shop: Shop) -> None:
+    text = shop.add("shop", "predict:churn")
+    strict = shop.deploy()
+    say(shop.place, UNGUARDED)
+    kept = "demands more than its policy (tokens and tls) and goes on so"
+    assert kept in shop.place.done("doctor", code=3)
+    shop.place.done("deploy", MODEL)
+    assert shop.server.state.settings == strict.state.settings
+    asking = acting(shop.place, text)
+    asking.done("predict", MODEL, str(shop.place.folder / "rows.csv"))
+    certificate = shop.place.folder / "tls" / "cert.pem"
+    certificate.rename(certificate.with_suffix(".old"))
+    assert f"runs with a certificate that is gone: {certificate}" in shop.place.done("deploy", MODEL, code=2)
+    shop.place.done("undeploy", MODEL, "--stage", "production")
+    open_again = shop.deploy(UNGUARDED)
+    assert open_again.predicts() == 200
+    shop.place.done("doctor")
 
 
 def test_a_new_certificate_is_shown_without_a_restart(shop: Shop) -> None:

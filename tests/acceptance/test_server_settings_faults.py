@@ -10,11 +10,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
+
 from mlplatform.domain.limits import RequestLimits
-from mlplatform.errors import SettingsHalfway
+from mlplatform.errors import ServerDidNotStart, SettingsHalfway
 from mlplatform.plugins.targets import changing, keeping
 from mlplatform.plugins.targets.local import LocalTarget, words
-from mlplatform.ports.extensions import ServerSpec
+from mlplatform.ports.extensions import ServerSpec, ServerState
 from mlplatform.serving.parent.joining import Port
 from tests.loading import exchange
 from tests.server_place import FAST, Place, until
@@ -38,6 +40,42 @@ def answers(place: Place, count: int = 40) -> None:
     assert all(exchange(raw, FAST)[0] == 200 for raw in held)
     for raw in held:
         raw.close()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_whoever_waits_for_a_server_that_is_stopped_meanwhile_is_told_so(
+    place: Place, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the time in which a server may start: whether it ran before, or was just being started."""
+    if runs:
+        place.start()
+
+    def stopped(state: ServerState, tls: object) -> bool:
+        LocalTarget().stop(place.folder)
+        return False
+
+    monkeypatch.setattr("mlplatform.plugins.targets.local.answers", stopped)
+    with pytest.raises(ServerDidNotStart, match="it was stopped meanwhile, as by `mlplatform undeploy`"):
+        place.target.apply(spec(place))
+    assert not place.target.status(place.folder).running
+
+
+def test_a_server_whose_folder_was_moved_is_told_from_others_and_started_again(
+    place: Place, tmp_path: Path
+) -> None:
+    before = place.start()
+    assert before.left_at == ""
+    moved = place.folder.parent.with_name("moved")
+    place.folder.parent.rename(moved)
+    there = moved / "e"
+    try:
+        assert place.target.status(there).left_at == str(place.folder)
+        (tmp_path / "link").symlink_to(moved)
+        again = place.target.apply(ServerSpec("e", there))
+        assert (again.left_at, again.port, again.pid != before.pid) == ("", before.port, True)
+        assert place.target.status(tmp_path / "link" / "e").left_at == "", "another name of the same folder"
+    finally:
+        place.target.stop(there)
 
 
 def test_connections_reach_every_worker_after_a_change_that_nobody_waited_for(place: Place) -> None:

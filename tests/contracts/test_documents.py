@@ -152,6 +152,19 @@ def test_nobody_running_is_not_in_effect(kit: Kit) -> None:
         kit.documents.wait_in_effect("churn", 1, 0.05)
 
 
+def test_waiting_for_a_server_ends_soon_after_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlplatform.store.documents.STOPPED_SECONDS", 0.05)
+    documents = FolderDocuments(tmp_path)
+    documents.publish(ROUTES)
+    with pytest.raises(ServerDidNotFollow, match="it was stopped meanwhile"):
+        documents.wait_in_effect("churn", 1, 3600)
+    (documents.folder("churn") / "server.json").write_text("{}")
+    with pytest.raises(ServerDidNotFollow, match="no worker has started"):
+        documents.wait_in_effect("churn", 1, 0.2)  # it was killed, and somebody may start it again
+
+
 # --- whose tokens hold ----------------------------------------------------------------------------------------------
 
 SHOP = Grant("0123abcd", "5f" * 32, ("predict:churn",), datetime(2026, 3, 1, tzinfo=UTC))

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ def announced(folder: Path) -> dict[str, Any]:
         return found if isinstance(found, dict) and {"pid", "host", "port"} <= set(found) else {}
     except (OSError, ValueError):
         return {}
+
+
+def left_at(found: Mapping[str, Any], folder: Path) -> str:
+    """Where the server that announced this reads and writes, if that is another folder by now; else ""."""
+    there = str(found.get("folder") or "")
+    try:
+        return "" if not there or os.path.samefile(there, folder) else there
+    except OSError:  # nothing is there any more
+        return there
 
 
 def lock_held(folder: Path, name: str = "server.lock") -> bool:

@@ -15,9 +15,9 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from mlplatform.domain.server_settings import ServerSettings, SettingChange, digests, traces_of
-from mlplatform.errors import ServerDidNotStart, WorldError
+from mlplatform.errors import ServerDidNotStart, UsageError, WorldError
 from mlplatform.plugins.targets import changing, keeping
-from mlplatform.plugins.targets.folder import announced, last_line, lock_held, lock_pid, send
+from mlplatform.plugins.targets.folder import announced, last_line, left_at, lock_held, lock_pid, send
 from mlplatform.plugins.targets.processes import environment, port_before, wait_until_free
 from mlplatform.ports.extensions import ServerSpec, ServerState, TlsFiles
 from mlplatform.ports.tls import server_context
@@ -44,7 +44,7 @@ class LocalTarget:
     def apply(self, desired: ServerSpec) -> ServerState:
         """Start the server, or bring other settings into effect in the one that runs, without a request that fails,
         also on another address: it listens there before it leaves the one before. A port that is kept for it is taken
-        over. Returns once it answers `/ping`.
+        over. One whose folder was moved is started again. Returns once it answers `/ping`.
 
         Raises ServerDidNotStart with the last line of its log; SettingsRefused, and the server that runs goes on as
         before; UsageError for a certificate that cannot be used.
@@ -54,17 +54,20 @@ class LocalTarget:
             folder.mkdir(parents=True, exist_ok=True)
             if self.changes(desired) and desired.tls:
                 server_context(desired.tls.cert, desired.tls.key)
+            if self.status(folder).left_at:
+                self.stop(folder)  # nothing that it is told reaches it
             self._change(desired)
             process = None if self.status(folder).running else _start(desired)
         except OSError as error:
             raise WorldError(what=f"The server of {desired.endpoint} cannot be started: {error}") from error
         deadline = time.monotonic() + self.start_seconds
         while not ((state := self.status(folder)).running and answers(state, desired.tls)):
-            if process is not None and process.poll() is not None:
-                # Two started it at the same time: the other's is the one that runs.
-                if not lock_held(folder):
-                    raise _did_not_start(desired, f"it ended with {process.returncode}: {last_line(folder)}")
-                process = None
+            ended = process is None or process.poll() is not None
+            if ended and not lock_held(folder):
+                raise _did_not_start(desired, _how_it_ended(process, folder))
+            process = (
+                None if ended else process
+            )  # two started it at the same time: the other's is the one that runs
             if time.monotonic() > deadline:
                 raise _did_not_start(
                     desired, f"it does not answer after {self.start_seconds:.0f} s: {last_line(folder)}"
@@ -85,7 +88,7 @@ class LocalTarget:
         host, port, pid = str(found["host"]), int(found["port"]), int(found["pid"])
         guards = found.get("auth") is True, found.get("tls") is True
         settings = ServerSettings.of(found.get("settings"))
-        return ServerState(folder.name, True, host, port, pid, *guards, settings)
+        return ServerState(folder.name, True, host, port, pid, *guards, settings, left_at(found, folder))
 
     def changes(self, desired: ServerSpec) -> tuple[SettingChange, ...]:
         """Where traces go is as our environment says, if it says anything."""
@@ -178,9 +181,11 @@ def behaviour(desired: ServerSpec) -> list[str]:
     return words + ["--behind-proxy"] * desired.behind_proxy
 
 
-def answers(state: ServerState, tls: TlsFiles | None) -> bool:
-    """Whether a server is there, and with TLS whether it shows exactly our certificate."""
+def answers(state: ServerState, wanted: TlsFiles | None) -> bool:
+    """Whether a server is there, and with TLS whether it shows exactly the certificate that it says it runs with.
+    Raises UsageError where that one is gone."""
     host, port = urlsplit(state.url).hostname or "", state.port
+    tls = state.shown(wanted)
     connection: http.client.HTTPConnection
     try:
         if tls is None:
@@ -188,7 +193,11 @@ def answers(state: ServerState, tls: TlsFiles | None) -> bool:
         else:
             pinned = replace(tls, ca=None).client_context()
             connection = http.client.HTTPSConnection(host, port, timeout=5, context=pinned)
-    except OSError:
+    except FileNotFoundError:
+        hint = f"Put it back, or end the server and start it again: mlplatform undeploy {state.endpoint}, then deploy."
+        what = f"the server of {state.endpoint} runs with a certificate that is gone: {tls and tls.cert}"
+        raise UsageError(hint, what=what) from None
+    except OSError:  # half written
         return False
     try:
         connection.request("GET", "/ping")
@@ -233,6 +242,12 @@ def _pid_alive(pid: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def _how_it_ended(process: subprocess.Popen[bytes] | None, folder: Path) -> str:
+    if process is None or process.returncode == 0:
+        return "it was stopped meanwhile, as by `mlplatform undeploy`; deploy it again if that was not meant"
+    return f"it ended with {process.returncode}: {last_line(folder)}"
 
 
 def _did_not_start(desired: ServerSpec, cause: str) -> ServerDidNotStart:

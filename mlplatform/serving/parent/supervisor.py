@@ -157,6 +157,7 @@ class Supervisor:
             "host": settings.host,
             "port": self._crew.port,
             "endpoint": self._folder.name,
+            "folder": str(self._folder.absolute()),
             "workers": len(self._crew),
             "auth": settings.guards.auth,
             "tls": settings.guards.certificate is not None,

@@ -58,7 +58,7 @@ def test_illegal_promotion_says_why(place, stage, why):
         ("staging", "staging", "mlplatform show churn@1"),
         ("production", "staging", "mlplatform rollback churn --stage production"),
         (REJECTED, "staging", "mlplatform train churn"),
-        (ROLLED_BACK, "staging", "mlplatform train churn"),
+        (ROLLED_BACK, "staging", "mlplatform rollback churn --stage staging --to 1"),
         (RETIRED, "staging", "mlplatform rollback churn --stage staging --to 1"),
         (STANDBY, "production", "mlplatform rollback churn --stage production --to 1"),
     ],
@@ -118,36 +118,6 @@ def test_unknown_stage_and_version_are_named_with_the_nearest():
     assert "production" in caught.value.next_step
     with pytest.raises(UnknownName):
         LADDER.promotion(standings(v1=CANDIDATE), 2, "staging")
-
-
-@pytest.mark.parametrize("place", [RETIRED, STANDBY])
-def test_rollback_takes_the_holder_out_and_brings_an_earlier_version_back(place):
-    changes = LADDER.rollback(standings(v1=place, v2="production"), "production", 1, [1, 2])
-    assert changes == [Change(2, "production", ROLLED_BACK), Change(1, place, "production")]
-
-
-def test_rollback_fills_an_empty_stage():
-    assert LADDER.rollback(standings(v1=RETIRED), "production", 1) == [Change(1, RETIRED, "production")]
-
-
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [
-        ("production", "live already"),
-        (REJECTED, "once held production"),
-        (ROLLED_BACK, "once held production"),
-        (CANDIDATE, "once held production"),
-        ("staging", "once held production"),
-    ],
-)
-def test_version_that_may_not_return_is_refused(place, why):
-    with pytest.raises(IllegalMove, match=why):
-        LADDER.rollback(standings(v1=place), "production", 1)
-
-
-def test_version_that_retired_from_another_stage_cannot_return_to_this_one():
-    with pytest.raises(IllegalMove, match="once held production"):
-        LADDER.rollback(standings(v1=RETIRED, v2="production"), "production", 1, tenures=[2])
 
 
 @pytest.mark.parametrize(

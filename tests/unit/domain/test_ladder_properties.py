@@ -13,6 +13,8 @@ from mlplatform.domain.ladder import (
     MARKS,
     REJECTED,
     RETIRED,
+    ROLLED_BACK,
+    STANDBY,
     Change,
     Ladder,
     is_stage,
@@ -20,6 +22,7 @@ from mlplatform.domain.ladder import (
     replay,
 )
 from mlplatform.domain.ledger import Actor, Draft, Kind, tenures
+from mlplatform.domain.taking_back import rollback
 from mlplatform.domain.version import Version
 from mlplatform.errors import Conflict, IllegalMove, UnknownName
 from mlplatform.testing.clock import START, FixedClock
@@ -65,8 +68,22 @@ class Platform(RuleBasedStateMachine):
         to = last_good(standings, held)
         if to is None:
             return []
-        changes = self.ladder.rollback(standings, stage, to, held)
+        changes = rollback(self.ladder, standings, stage, to, held)
         assert changes[-1] == Change(to, standings.place(to), stage)
+        return changes
+
+    @rule(target=planned, data=st.data(), named=st.booleans())
+    def plan_return(self, data, named):
+        """Of any version that somebody, or something, has in mind."""
+        version, stage = self._version(data), data.draw(st.sampled_from(self.ladder.stages))
+        standings, held = self.ledger.standings("m"), tenures(self.ledger.entries("m"), stage)
+        try:
+            changes = rollback(self.ladder, standings, stage, version, held, named)
+        except (IllegalMove, UnknownName):
+            return []
+        assert version in held
+        assert standings.place(version) in ((RETIRED, STANDBY, ROLLED_BACK) if named else (RETIRED, STANDBY))
+        assert standings.after(changes).holder(stage) == version
         return changes
 
     @rule(target=planned, data=st.data(), mark=st.sampled_from((RETIRED, REJECTED)))

@@ -103,7 +103,10 @@ def test_a_server_that_demands_less_than_the_policy_by_now_is_closed(fakes: Fake
     state = fakes.target.status(fakes.documents.folder(MODEL))
     assert (state.auth, state.tls) == (True, True)
     assert told(fakes, stricter) == []
-    assert told(fakes, policy()) == [], "one that demands more goes on"
+    told_of = differences(fakes.world, policy())
+    more = f"the server of endpoint {MODEL} demands more than its policy (tokens and tls) and goes on so"
+    assert [(d.what, d.mend) for d in told_of] == [(more, None)], "to open it is a person's decision"
+    assert "mlplatform undeploy churn --stage production" in told_of[0].repair
     spec = fakes.target.started[-1]
     assert spec.tls
     assert (spec.tls.cert, spec.tls.key) == (Path("cert.pem"), Path("key.pem"))

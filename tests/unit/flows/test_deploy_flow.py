@@ -11,7 +11,7 @@ from mlplatform.domain.ladder import RETIRED, Change
 from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.rollout import Next, Phase, Rollout, Step
 from mlplatform.domain.routes import Route, Routes
-from mlplatform.errors import ChangedBytes, Refused, ServerDidNotFollow, UnknownName
+from mlplatform.errors import ChangedBytes, IllegalMove, Refused, ServerDidNotFollow, UnknownName
 from mlplatform.flows.deploy import publish, start_server
 from mlplatform.flows.plan import deployment
 from mlplatform.flows.probation import next_step
@@ -63,6 +63,33 @@ def test_other_models_of_the_endpoint_are_left_alone(fakes: Fakes) -> None:
     assert routes
     assert (routes.models, routes.withdrawn) == (("fraud",), (MODEL,))
     assert [d for d in differences(fakes.world, policy()) if "endpoint" in d.what] == []
+
+
+def test_who_joins_one_other_model_is_told_what_becomes_of_its_clients(fakes: Fakes) -> None:
+    given, version = policy(), fakes.version("run1")
+    fakes.promote(given, version, "staging")
+    ask = f"ask /models/fraud/invocations and /models/{MODEL}/invocations"
+
+    def told() -> list[str]:
+        found = [line for line in fakes.said if ask in line]
+        fakes.said.clear()
+        return found
+
+    promote(fakes.world, given, Wish(version, "production", ADA, "first", dry_run=True))
+    assert told() == [], "it has the endpoint to itself"
+    fakes.documents.publish(Routes("churn", 0, (Route("fraud", 7, "d7", "elsewhere"),)), "fraud")
+    promote(fakes.world, given, Wish(version, "production", ADA, "first", dry_run=True))
+    assert len(told()) == 1
+    fakes.promote(given, version, "production")
+    assert len(told()) == 1
+    deployment(fakes.world, given, None)
+    start_server(fakes.world, given, "production")
+    publish(fakes.world, given, "production", version)
+    assert told() == [], "both answer there already"
+    publish(fakes.world, given, "production", None)
+    assert told() == [], "it leaves"
+    deployment(fakes.world, given, None)
+    assert len(told()) == 1
 
 
 def test_options_of_the_endpoint_reach_the_server(fakes: Fakes) -> None:
@@ -243,6 +270,52 @@ def test_a_rollback_moves_traffic_stage_and_ends_the_rollout(fakes: Fakes) -> No
     assert (entry.draft.version, entry.draft.data["from"]) == (1, 2)
     [*_, rollout] = fakes.world.deployments.history(MODEL)
     assert (rollout.phase, rollout.because) == (Phase.FAILED, "worse")
+    assert fakes.world.intents.left() == []
+
+
+def test_a_mistaken_rollback_is_undone_by_name(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    rollback(fakes.world, given, "production", ADA, "refunds doubled")
+    with pytest.raises(Refused, match="no earlier good version"):
+        plan_rollback(fakes.world, given, "production")
+    with pytest.raises(IllegalMove, match="it was rolled back itself"):
+        rollback(fakes.world, given, "production", ADA, "as a judge would", to=2)
+    told: list[str] = []
+    world = replace(fakes.world, progress=told.append)
+    plan_rollback(world, given, "production", 2, named=True)
+    [shown] = told
+    assert shown.endswith("(refunds doubled)")
+    assert shown.startswith(f"{MODEL}@2 was taken back itself, by {ADA.name} on ")
+    entry = rollback(world, given, "production", ADA, "they had not", to=2, named=True)
+    assert told[1:] == [shown]
+    assert (entry.draft.reason, entry.draft.data["returns_despite"]) == (
+        "they had not",
+        shown.partition("itself, ")[2],
+    )
+    assert fakes.places == {1: "RETIRED", 2: "production"}
+    assert fakes.served == [2]
+    assert plan_rollback(fakes.world, given, "production")[0] == 1
+
+
+def test_a_rollback_that_a_person_named_goes_on_as_such_after_a_crash(fakes: Fakes) -> None:
+    given = policy()
+    two_live(fakes)
+    rollback(fakes.world, given, "production", ADA, "worse")
+
+    class Dies:
+        def append(self, draft: Draft) -> None:
+            raise RuntimeError("killed")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(fakes.ledger, name)
+
+    dying = replace(fakes.world, ledger=Dies())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        rollback(dying, given, "production", ADA, "it was not", to=2, named=True)
+    [intent] = fakes.world.intents.left()
+    finish_rollback(fakes.world, given, intent)
+    assert fakes.places == {1: "RETIRED", 2: "production"}
     assert fakes.world.intents.left() == []
 
 

@@ -213,6 +213,20 @@ def test_a_collected_version_is_refused_with_the_way_to_get_it_back(many: Fakes)
     assert many.world.intents.left() == []
 
 
+def test_bytes_of_a_version_that_was_rolled_back_may_be_gone_when_it_is_named(fakes: Fakes) -> None:
+    rules = eager()
+    for name in ("run1", "run2"):
+        fakes.live(rules, name)
+    rollback(fakes.world, rules, "production", ADA, "worse")
+    later(fakes, 2)
+    assert "churn@2" in names(run(fakes, rules))
+    with pytest.raises(GoneBytes, match="ada freed them"):
+        rollback(fakes.world, rules, "production", ADA, "it was not", to=2, named=True)
+    register(fakes.world, MODEL, "run2", ADA)
+    rollback(fakes.world, rules, "production", ADA, "it was not", to=2, named=True)
+    assert fakes.places[2] == "production"
+
+
 def test_registering_its_run_again_brings_the_bytes_back(many: Fakes) -> None:
     run(many)
     again = register(many.world, MODEL, "run1", ADA)

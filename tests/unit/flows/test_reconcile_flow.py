@@ -15,6 +15,7 @@ from mlplatform.domain.ledger import Draft, Kind
 from mlplatform.domain.policy import Policy, Reconcile
 from mlplatform.domain.routes import Route, Routes
 from mlplatform.errors import ChangedBytes, ForgottenModel, LeaseHeld, WorldError
+from mlplatform.flows.deploy import serve_holder
 from mlplatform.flows.lease import holding, is_held
 from mlplatform.flows.project import project
 from mlplatform.flows.reconcile import differences, reconcile, recover
@@ -369,6 +370,20 @@ def test_a_version_kept_warm_in_vain_is_let_go(fakes: Fakes) -> None:
     project(fakes.world, given)
     assert mended(fakes, given) == ["endpoint churn keeps version 1 warm, which is out of service"]
     assert (fakes.served, fakes.warm()) == ([2], [])
+
+
+def test_a_server_that_was_left_behind_when_its_project_was_moved_is_started_here(two: Fakes) -> None:
+    folder = two.documents.folder("churn")
+    two.target._states[folder] = replace(two.target.status(folder), left_at="/old/place/churn")
+    [found] = [d for d in differences(two.world, policy()) if "left behind" in d.what]
+    assert found.what.endswith("it hears nothing any more, and what it captures goes to /old/place/churn")
+    assert "mlplatform deploy churn --stage production" in found.repair
+    assert found.mend is not None
+    found.mend()
+    assert two.said[-1] == f"{found.what}; it is started again here"
+    two.said.clear()
+    serve_holder(two.world, policy(), "production")  # as a rollback does, which starts no server
+    assert f"{found.what}; it is started again here" in two.said
 
 
 def test_a_server_that_rejects_what_it_was_told_is_told(two: Fakes) -> None:
