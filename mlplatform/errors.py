@@ -27,6 +27,8 @@ class MlplatformError(Exception):
         self.next_step = hint or self.hint.format_map(_Facts(facts))
         sentence = " ".join((type(self).__doc__ or "").split())
         super().__init__(sentence.format_map(_Facts(facts)))
+        if self.next_step:
+            self.add_note(self.next_step)  # a traceback ends with it; the CLI prints `next_step` itself
 
     @property
     def code(self) -> str:
