@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlplatform.cli import answers as answer_file
 from mlplatform.cli import render
 from mlplatform.cli.common import (
     dry_run_option,
@@ -185,7 +186,9 @@ def _demand_own(host: str) -> None:
 @click.command()
 @click.argument("target")
 @click.argument("rows", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet file instead of printing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write a .csv or .parquet file instead of printing."
+)
 @json_option
 def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     """Ask an endpoint, or a version offline, for the rows of a Parquet or CSV file.
@@ -199,14 +202,14 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     mlplatform predict churn@7 new.csv
     mlplatform predict shared/churn new.csv    # of several models at one endpoint
     """
+    if out is not None:
+        answer_file.demand_writable(out)
     p, table = platform(), read_table(rows)
     if "@" not in target:
         _tell_context(p, target, rows, table)
     answers = p.ask(target, table)
     if out is not None:
-        from mlplatform.data.tables import ParquetTables
-
-        ParquetTables().write(out, answers)
+        answer_file.write(out, answers)
         emit(
             {"rows": len(answers["prediction"]), "path": str(out)},
             as_json,
