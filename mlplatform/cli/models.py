@@ -62,7 +62,12 @@ def train(
 
 @click.command()
 @click.argument("model")
-@click.option("--run", "run_id", required=True, help="The MLflow run that logged the candidate.")
+@click.option(
+    "--run",
+    "run_id",
+    required=True,
+    help="The MLflow run that logged the candidate: its id, or the first 8 characters.",
+)
 @dry_run_option
 @json_option
 def register(model: str, run_id: str, dry_run: bool, as_json: bool) -> None:

@@ -41,6 +41,7 @@ from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
+from mlplatform.flows.run_named import run_named
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
@@ -77,8 +78,9 @@ class Platform(Serving):
         return self.world.runs.train(folder, parameters or {}, model, log)
 
     def register(self, model: str, run_id: str, cause: str = "manual") -> Version:
+        named = run_named(self.world, self.policy(model).model, run_id)
         with self._chains.changing(model) as policy:
-            return register.register(self.world, policy.model, run_id, self.actor, cause, policy.trust)
+            return register.register(self.world, policy.model, named, self.actor, cause, policy.trust)
 
     def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
         parent = self.version(ref)

@@ -75,6 +75,12 @@ CASES = {
         "Did you mean 'label'?",
     ),
     "a column of ids": (2, "label churn labels.csv --id idd", "named 'idd'", "Did you mean 'id'?"),
+    "no run": (
+        2,
+        "register churn --run ../../etc",
+        "'../../etc' cannot be the id of a run",
+        "its first 8 char",
+    ),
     "a run": (2, "register churn --run 0000", "There is no run named '0000'", "Is it in the store sqlite"),
     "a technique": (2, "compress churn@4 --steps onxx", "no technique named 'onxx'", "Did you mean 'onnx'?"),
     "no technique": (2, "compress churn@4", "no technique was named", "--steps onnx"),
