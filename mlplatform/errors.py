@@ -259,6 +259,12 @@ class PortInUse(WorldError):
     hint = "Choose another with --port, or 0 for any free one."
 
 
+class UnusableHome(UsageError):
+    """The setting `home` ({source}) cannot be used: {home}: {cause}"""
+
+    hint = "Name a folder that is there or can be made in one that is: it holds all that the platform writes."
+
+
 class AlreadyRunning(WorldError):
     """{what} is already running in this project (pid {pid}{address})"""
 
