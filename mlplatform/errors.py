@@ -256,7 +256,7 @@ class OlderDatabase(WorldError):
 class PortInUse(WorldError):
     """Port {port} on {host} is in use by another program"""
 
-    hint = "Choose another with --port, or 0 for any free one."
+    hint = "Choose another as `port` of the endpoint in its policy, or 0 for any free one."
 
 
 class UnusableHome(UsageError):

@@ -26,7 +26,7 @@ from mlplatform.cli.common import (
 from mlplatform.domain.access import is_loopback
 from mlplatform.domain.limits import RequestLimits, option
 from mlplatform.domain.use import Use
-from mlplatform.errors import UsageError
+from mlplatform.errors import PortInUse, UsageError
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
@@ -167,8 +167,11 @@ def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
         taken_on = RequestLimits(**limits)
     except ValueError as error:
         raise UsageError(what=str(error)) from None
-    for probe in listen(host, port, 1):  # told here as every other error; the server itself would only log it
-        probe.close()
+    try:  # told here as every other error; the server itself would only log it
+        for probe in listen(host, port, 1):
+            probe.close()
+    except PortInUse as error:
+        raise PortInUse("Choose another with --port, or 0 for any free one.", **error.facts) from None
     p.serve(ref, host, port, workers, taken_on)
 
 

@@ -233,6 +233,17 @@ def test_a_port_in_use_is_told_with_the_option_that_changes_it(project: Place) -
         assert not list(project.servers.rglob("server.json"))
 
 
+def test_a_port_that_a_policy_names_and_another_program_has_is_told_with_the_policys_key(
+    project: Place,
+) -> None:
+    policy = project.folder / "policy.toml"
+    with taken_port() as port:
+        policy.write_text(re.sub(r"(endpoint *= *\{)", rf"\1 port = {port},", policy.read_text()))
+        told = " ".join(refused(project, 6, "deploy", MODEL))
+    assert f"Port {port} on 127.0.0.1 is in use" in told
+    assert "`port` of the endpoint in its policy" in told and "--port" not in told
+
+
 def test_a_database_from_a_newer_release_is_left_alone(project: Place) -> None:
     database = project.environment["MLPLATFORM_DATABASE_URL"].removeprefix("sqlite:///")
     before = _with_revision(database, "9999")
