@@ -138,16 +138,3 @@ def test_a_hint_is_a_note_of_the_traceback_and_printed_once(
     assert "".join(traceback.format_exception(error)).rstrip().endswith("Did you mean 'churn'?")
     run([], failing(error))
     assert capsys.readouterr().err.count("Did you mean") == 1
-
-
-def test_ctrl_c_on_a_promotion_says_what_stands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Interrupted:
-        def promote(self, *_: object) -> None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("mlplatform.cli.models.platform", Interrupted)
-    monkeypatch.setattr("mlplatform.cli.models._tell_standing", lambda p, *named: click.echo(named, err=True))
-    assert run(["promote", "churn@7", "production", "--reason", "weekly"]) == 130
-    assert capsys.readouterr().err.split("\n", 1)[0] == "('churn@7', 'production')"

@@ -6,7 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from mlplatform.cli.main import run
 from mlplatform.domain.ledger import Draft, Kind
+from mlplatform.domain.policy import Policy
+from mlplatform.domain.version import Version
+from mlplatform.errors import INTERRUPTED
 from mlplatform.flows.interrupted import standing
 from mlplatform.flows.promote import Wish, promote
 from mlplatform.flows.rollout import follow
@@ -67,3 +71,30 @@ def test_a_version_that_has_the_stage_is_told_so(fakes: Fakes) -> None:
     fakes.clock.advance(100 * 86_400)
     look(fakes, rolling())
     assert second(fakes) == f"churn@2 is in production: {BACK}"
+
+
+def test_the_command_says_it_and_ends_as_interrupted(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = fakes.version("run1")
+
+    class Interrupted:
+        world = fakes.world
+
+        def promote(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+        def version(self, ref: str) -> Version:
+            return version
+
+        def policy(self, model: str) -> Policy:
+            return policy()
+
+    monkeypatch.setattr("mlplatform.cli.models.platform", Interrupted)
+    command = ["promote", "churn@1", "staging", "--reason", "weekly"]
+    assert run(command) == INTERRUPTED
+    assert capsys.readouterr().err.split() == (
+        "nothing was changed: churn@1 is CANDIDATE; the same command begins again Interrupted.".split()
+    )
+    assert run([*command, "--dry-run"]) == INTERRUPTED
+    assert capsys.readouterr().err.split() == ["Interrupted."]
