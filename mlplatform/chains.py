@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property, partial
 
 from mlplatform.calendar import window_at
+from mlplatform.domain import history
 from mlplatform.domain.ledger import Actor, Entry
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Phase, Rollout, Step
@@ -36,12 +37,16 @@ from mlplatform.wiring import Wiring
 PATIENCE_SECONDS = 30.0
 """How long a command waits for another one that changes the same model."""
 
+MOST_STEPS = 100
+"""More than one command can take."""
+
 
 class Chains:
     """The verbs' common ground: one change of a model at a time, and what a flow's result asks for next."""
 
     def __init__(self, wiring: Wiring, owner: str) -> None:
         self._wiring, self.owner = wiring, owner
+        self._newest = dict[str, int]()
 
     @cached_property
     def world(self) -> World:
@@ -69,6 +74,7 @@ class Chains:
             self._wiring.identity()
         with self.alone(model):
             self._wiring.keep(policy)
+            self._newest[model] = max((e.seq for e in self.world.ledger.entries(model, newest=1)), default=0)
             reconcile.recover(self.world, policy)
             try:
                 yield policy
@@ -134,6 +140,11 @@ class Chains:
             elif probation:
                 taken_back = self._tend_probation(policy, active) or taken_back
         return taken_back
+
+    def steps_taken(self, model: str) -> tuple[Entry, ...]:
+        """The steps of the model's rollouts since the change began that is going on."""
+        found = self.world.ledger.entries(model, kinds=history.STEPS, newest=MOST_STEPS)
+        return history.steps_taken(found, self._newest[model])
 
     def _tend_steps(self, policy: Policy, active: Rollout) -> Entry | None:
         settled = rollout.follow(self.world, policy, active)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
 
     from requests.adapters import HTTPAdapter
 
-ROWS_A_REQUEST, VALUES_A_REQUEST = 500, 400_000
-"""The second, which is for tensors, keeps a body below what servers take by default: 16 MB."""
+ROWS_A_REQUEST, VALUES_A_REQUEST, BYTES_A_REQUEST = 500, 400_000, 16_000_000
+"""The second, which is for tensors, keeps a body in most cases below the third, what servers take by default."""
 TIMEOUT_SECONDS = 30.0
 
 
 def ask(
-    url: str, columns: Columns, token: str = "", tls: SSLContext | None = None, path: str = "/invocations"
+    url: str,
+    columns: Columns,
+    token: str = "",
+    tls: SSLContext | None = None,
+    path: str = "/invocations",
+    most_bytes: int = BYTES_A_REQUEST,
 ) -> dict[str, Array]:
     """Answers to a table: `id` (what labels are joined by) and `prediction`, (n,) or one column a class.
 
-    `token`: sent to a server that demands one. `tls`: what its certificate is checked by. Raises UsageError when the
-    server does not accept the rows, Refused when it does not accept the token, WorldError when it does not answer.
+    `token`: sent to a server that demands one. `tls`: what its certificate is checked by. `most_bytes`: of a request,
+    unless one row is longer. Raises UsageError when the server does not accept the rows, Refused when it does not
+    accept the token, WorldError when it does not answer.
     """
     import requests
 
@@ -38,11 +45,9 @@ def ask(
         session.trust_env = False  # no proxy is between, and no ~/.netrc is meant
         if tls is not None:
             session.mount("https://", _checking(tls))
-        rows, step = row_count(columns), _rows_a_request(columns)
-        for first in range(0, rows, step):
-            part = take(columns, np.arange(first, min(first + step, rows)))
+        for body in _bodies(columns, most_bytes):
             try:
-                answer = session.post(url + path, data=_body(part), headers=headers, timeout=TIMEOUT_SECONDS)
+                answer = session.post(url + path, data=body, headers=headers, timeout=TIMEOUT_SECONDS)
             except requests.RequestException as error:
                 raise WorldError(what=f"the server at {url} does not answer: {error}") from error
             if answer.status_code != 200:
@@ -52,6 +57,23 @@ def ask(
             ids += [f"{request}/{row}" for row in range(len(batch))]
             predictions += batch
     return {"id": np.array(ids, dtype=object), "prediction": _predictions(predictions)}
+
+
+def _bodies(columns: Columns, most_bytes: int) -> Iterator[bytes]:
+    """The table in pieces, in its order."""
+    rows, step = row_count(columns), _rows_a_request(columns)
+    for first in range(0, rows, step):
+        yield from _pieces(take(columns, np.arange(first, min(first + step, rows))), most_bytes)
+
+
+def _pieces(part: Columns, most_bytes: int) -> Iterator[bytes]:
+    """Halves, and halves of those, until each is short enough or a single row."""
+    body, rows = _body(part), row_count(part)
+    if len(body) <= most_bytes or rows == 1:
+        yield body
+        return
+    for half in (np.arange(rows // 2), np.arange(rows // 2, rows)):
+        yield from _pieces(take(part, half), most_bytes)
 
 
 def _rows_a_request(columns: Columns) -> int:
@@ -89,7 +111,7 @@ def _refused(url: str, status: int, message: str) -> Refused | UsageError | Worl
 
 _HINTS = {
     400: "Send the features of the model's signature, and beside them only `[data] context` of the policy.",
-    413: "Send fewer rows at a time, or raise limits.max_body_bytes of the endpoint in its policy.",
+    413: "Raise limits.max_body_bytes of the endpoint in its policy, then `mlplatform deploy` again.",
     429: "Try again in a moment.",
 }
 _HEADERS = {"Content-Type": "application/json"}

@@ -27,6 +27,8 @@ class MlplatformError(Exception):
         self.next_step = hint or self.hint.format_map(_Facts(facts))
         sentence = " ".join((type(self).__doc__ or "").split())
         super().__init__(sentence.format_map(_Facts(facts)))
+        if self.next_step:
+            self.add_note(self.next_step)  # a traceback ends with it; the CLI prints `next_step` itself
 
     @property
     def code(self) -> str:
@@ -254,7 +256,13 @@ class OlderDatabase(WorldError):
 class PortInUse(WorldError):
     """Port {port} on {host} is in use by another program"""
 
-    hint = "Choose another with --port, or 0 for any free one."
+    hint = "Choose another as `port` of the endpoint in its policy, or 0 for any free one."
+
+
+class UnusableHome(UsageError):
+    """The setting `home` ({source}) cannot be used: {home}: {cause}"""
+
+    hint = "Name a folder that is there or can be made in one that is: it holds all that the platform writes."
 
 
 class AlreadyRunning(WorldError):

@@ -97,6 +97,7 @@ class Wiring:
     def database(self) -> Database:
         from mlplatform.state.schema import open_database
 
+        self.settings.make_home()
         return open_database(self.settings.database_url)
 
     @cached_property

@@ -19,6 +19,7 @@ from mlplatform.cli.common import (
     leave,
     only_model,
     platform,
+    progress,
     reason_option,
 )
 
@@ -62,7 +63,12 @@ def train(
 
 @click.command()
 @click.argument("model")
-@click.option("--run", "run_id", required=True, help="The MLflow run that logged the candidate.")
+@click.option(
+    "--run",
+    "run_id",
+    required=True,
+    help="The MLflow run that logged the candidate: its id, or the first 8 characters.",
+)
 @dry_run_option
 @json_option
 def register(model: str, run_id: str, dry_run: bool, as_json: bool) -> None:
@@ -133,11 +139,24 @@ def promote(ref: str, stage: str, reason: str, break_glass: bool, dry_run: bool,
     mlplatform promote churn@7 staging --reason "weekly"
     """
     p = platform()
-    outcome = p.promote(ref, stage, reason, break_glass, dry_run)
+    try:
+        outcome = p.promote(ref, stage, reason, break_glass, dry_run)
+    except KeyboardInterrupt:
+        if not dry_run:
+            _tell_standing(p, ref, stage)
+        raise
     emit(outcome, as_json, render.outcome)
     if outcome.rollout and outcome.status == "done" and not as_json:
         render.serving(p.endpoint(f"{outcome.rollout.endpoint}/{outcome.rollout.model}"))
     leave(outcome.exit_code)
+
+
+def _tell_standing(p: Platform, ref: str, stage: str) -> None:
+    """What a person who pressed Ctrl-C wants to know."""
+    from mlplatform.flows.interrupted import standing
+
+    version = p.version(ref)
+    progress(standing(p.world, p.policy(version.model), version, stage))
 
 
 @click.command()

@@ -181,6 +181,8 @@ def _rolling(item: EndpointState) -> str:
 
 
 def loop(item: Loop) -> None:
+    from mlplatform.domain.history import step_said
+
     seen = item.watched.ingested
     click.echo(
         f"ingested {seen.rows} rows of {seen.blocks} blocks, {item.watched.pending_labels} labels pending"
@@ -192,6 +194,8 @@ def loop(item: Loop) -> None:
             f"{when(window.start)} .. {when(window.end)}  version {window.version}  {window.rows} rows,"
             f" {window.labelled} labelled  {click.style(decision.action.value, bold=True)}: {decision.because}"
         )
+    for step in item.steps:
+        click.echo(f"{step.draft.model}@{step.draft.version} to {step.draft.stage}: {step_said(step)}")
     if item.rolled_back:
         entry(item.rolled_back)
     for rollout in item.rollouts:
@@ -264,11 +268,9 @@ def short(value: Any) -> str:
 
 
 def _entry_line(item: Entry) -> str:
-    draft = item.draft
-    moves = ", ".join(f"version {c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
-    return f"{draft.model}: {draft.kind.value.replace('_', ' ')} ({draft.reason})" + (
-        f"; {moves}" if moves else ""
-    )
+    from mlplatform.domain.history import step_said
+
+    return f"{item.draft.model}: {step_said(item)}"
 
 
 def moment(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlplatform.cli import answers as answer_file
 from mlplatform.cli import render
 from mlplatform.cli.common import (
     dry_run_option,
@@ -25,7 +26,7 @@ from mlplatform.cli.common import (
 from mlplatform.domain.access import is_loopback
 from mlplatform.domain.limits import RequestLimits, option
 from mlplatform.domain.use import Use
-from mlplatform.errors import UsageError
+from mlplatform.errors import PortInUse, UsageError
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
@@ -166,8 +167,11 @@ def serve(ref: str, host: str, port: int, workers: int, **limits: int) -> None:
         taken_on = RequestLimits(**limits)
     except ValueError as error:
         raise UsageError(what=str(error)) from None
-    for probe in listen(host, port, 1):  # told here as every other error; the server itself would only log it
-        probe.close()
+    try:  # told here as every other error; the server itself would only log it
+        for probe in listen(host, port, 1):
+            probe.close()
+    except PortInUse as error:
+        raise PortInUse("Choose another with --port, or 0 for any free one.", **error.facts) from None
     p.serve(ref, host, port, workers, taken_on)
 
 
@@ -185,7 +189,9 @@ def _demand_own(host: str) -> None:
 @click.command()
 @click.argument("target")
 @click.argument("rows", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet file instead of printing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write a .csv or .parquet file instead of printing."
+)
 @json_option
 def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     """Ask an endpoint, or a version offline, for the rows of a Parquet or CSV file.
@@ -199,14 +205,14 @@ def predict(target: str, rows: Path, out: Path | None, as_json: bool) -> None:
     mlplatform predict churn@7 new.csv
     mlplatform predict shared/churn new.csv    # of several models at one endpoint
     """
+    if out is not None:
+        answer_file.demand_writable(out)
     p, table = platform(), read_table(rows)
     if "@" not in target:
         _tell_context(p, target, rows, table)
     answers = p.ask(target, table)
     if out is not None:
-        from mlplatform.data.tables import ParquetTables
-
-        ParquetTables().write(out, answers)
+        answer_file.write(out, answers)
         emit(
             {"rows": len(answers["prediction"]), "path": str(out)},
             as_json,

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlplatform.config.mistakes import TomlFile, unknown
 from mlplatform.domain.duration import duration
-from mlplatform.errors import NoProject, UsageError
+from mlplatform.errors import NoProject, UnusableHome, UsageError
 
 FILE_NAME = "mlplatform.toml"
 KEYS = ("home", "tracking_uri", "database_url", "policies", "actor", "token_file", "mlflow_patience")
@@ -47,6 +47,15 @@ class Settings:
     artifact_root: Path | None = None
     """Where MLflow without a server keeps files; None with a server, which has its own place."""
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def make_home(self) -> None:
+        """Raises UnusableHome. One level only: a mistyped path should fail, not make folders."""
+        try:
+            self.home.mkdir(exist_ok=True)
+        except OSError as error:
+            cause = "it is a file" if self.home.is_file() else error.strerror or str(error)
+            source = self.origins.get("home", "default")
+            raise UnusableHome(home=str(self.home), source=source, cause=cause) from None
 
     def sources(self) -> list[Setting]:
         """Every setting with its value and where that came from."""

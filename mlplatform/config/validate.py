@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mlplatform.config.mistakes import Mistake, unknown
 from mlplatform.config.toml_lines import Path
+from mlplatform.domain.lacking import Lacking
 
 _TOML_WORDS = {
     "a integer": "an integer",
@@ -99,7 +100,16 @@ def _covered(error: Mapping[str, Any], mistakes: list[Mistake]) -> bool:
     where = error["loc"]
     told = [m.where for m in mistakes]
     missing = error["type"] == "missing" and any(t[: len(where)] == where for t in told)
-    return missing or any(where[: len(t)] == t for t in told)
+    return missing or any(where[: len(t)] == t for t in told) or _lacks_what_was_told(error, told)
+
+
+def _lacks_what_was_told(error: Mapping[str, Any], told: list[Path]) -> bool:
+    """Whether a check misses a part that is there, and was taken out for its own mistakes."""
+    check = error.get("ctx", {}).get("error")
+    if not isinstance(check, Lacking):
+        return False
+    part = (*error["loc"], check.part)
+    return any(t[: len(part)] == part for t in told)
 
 
 def _take_out(values: Any, where: Path) -> None:

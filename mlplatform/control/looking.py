@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -75,6 +75,11 @@ class EndpointState:
     """Where the server runs."""
     shared: bool = False
     """Whether policies of other models name it, too."""
+
+    @property
+    def named(self) -> str:
+        """What asks this model; with other models there, each has its own."""
+        return f"{self.name}/{self.model}" if self.others else self.name
 
     @property
     def path(self) -> str:
@@ -217,9 +222,8 @@ class Looking:
         endpoint, _, model = name.partition("/")
         found = [e for e in states if e.name == endpoint and model in ("", e.model)]
         if not found:
-            raise UnknownName(
-                "endpoint", name, [e.name for e in states] + [f"{e.name}/{e.model}" for e in states]
-            )
+            known = {named for e in states for named in (e.name, e.named)}
+            raise UnknownName("endpoint", name, known, _where_it_answers(name, states))
         return found[0]
 
     def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
@@ -282,3 +286,9 @@ class Looking:
 
     def _as_of(self, policy: Policy) -> datetime:
         return retrain.as_of(self.world, policy)
+
+
+def _where_it_answers(model: str, states: Sequence[EndpointState]) -> str:
+    """A hint for who named a model where an endpoint is wanted; "" for a name that is no model's."""
+    found = dict.fromkeys(e.named for e in states if e.model == model)
+    return f"Model {model} answers at endpoint {' and '.join(found)}." if found else ""

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from mlplatform.chains import PATIENCE_SECONDS
 from mlplatform.control.serving import Serving
+from mlplatform.domain.history import step_said
 from mlplatform.domain.ledger import Entry
 from mlplatform.domain.rollout import Phase, Rollout
 from mlplatform.domain.token import Token
@@ -34,13 +35,14 @@ from mlplatform.flows import (
     tokens,
 )
 from mlplatform.flows.approve import Approved
-from mlplatform.flows.difference import Difference
+from mlplatform.flows.difference import Difference, bound
 from mlplatform.flows.gc import Collection
 from mlplatform.flows.intake import take_in
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
 from mlplatform.flows.retrain import Retrained
+from mlplatform.flows.run_named import run_named
 from mlplatform.flows.tokens import Issued
 from mlplatform.flows.world import failpoint
 from mlplatform.ports.data import Labelled
@@ -57,6 +59,8 @@ class Loop:
     promoted: Outcome | None = None
     rolled_back: Entry | None = None
     rollouts: tuple[Rollout, ...] = ()
+    steps: tuple[Entry, ...] = ()
+    """Of rollouts, taken in this round: what changed the share of a version, or ended a rollout or its probation."""
     then: tuple[str, ...] = ()
     """Of a dry run: what would be done, a sentence each."""
 
@@ -75,8 +79,9 @@ class Platform(Serving):
         return self.world.runs.train(folder, parameters or {}, model, log)
 
     def register(self, model: str, run_id: str, cause: str = "manual") -> Version:
+        named = run_named(self.world, self.policy(model).model, run_id)
         with self._chains.changing(model) as policy:
-            return register.register(self.world, policy.model, run_id, self.actor, cause, policy.trust)
+            return register.register(self.world, policy.model, named, self.actor, cause, policy.trust)
 
     def compress(self, ref: str, steps: Sequence[str] = ()) -> Version:
         parent = self.version(ref)
@@ -149,6 +154,7 @@ class Platform(Serving):
             assert endpoint is not None
             watched = monitor.monitor(self.world, policy, endpoint.name, until)
             taken_back = self._chains.tend_rollouts(policy, probation=True)
+            steps = tuple(step for step in self._chains.steps_taken(model) if step != taken_back)
         failpoint("monitor:decided")
         if watched.windows:
             self._chains.show_windows(policy)
@@ -157,12 +163,17 @@ class Platform(Serving):
             self._chains.take_up(policy)
             if wish := retrain.unanswered(self.world, model):
                 retrained, outcome = self._chains.retrain(policy, f"trigger: {wish.because}", wish.at)
-        return Loop(watched, retrained, outcome, taken_back, tuple(self.world.deployments.active(model)))
+        active = tuple(self.world.deployments.active(model))
+        return Loop(watched, retrained, outcome, taken_back, active, steps)
 
     def roll_out(self, model: str) -> Entry | None:
         """Take the steps of the model's rollouts that are due; the entry that took a version back, if one did."""
+        return self._roll_out(model)[0]
+
+    def _roll_out(self, model: str) -> tuple[Entry | None, tuple[Entry, ...]]:
+        """And the steps that were taken."""
         with self._chains.changing(model, by_itself=True) as policy:
-            return self._chains.tend_rollouts(policy)
+            return self._chains.tend_rollouts(policy), self._chains.steps_taken(model)
 
     def report(self, model: str, into: Path) -> Path:
         """The HTML report of the newest windows as a file, and beside the live version's run in MLflow."""
@@ -199,8 +210,14 @@ class Platform(Serving):
             told = strays.differences(self.world, self.policies, own)
             found += [reconcile.mended(self.world, difference) for difference in told]
         if any(r.phase is not Phase.PROBATION for r in self.world.deployments.active(model)):
-            self.roll_out(model)
+            found += [self._step_due(step) for step in self._roll_out(model)[1]]
         return [*found, *self._chains.take_up(policy)]
+
+    def _step_due(self, step: Entry) -> Difference:
+        """A step that was taken, told as what it was: something that stood out."""
+        of, stage = f"{step.draft.model}@{step.draft.version}", step.draft.stage
+        what = f"a step of the rollout of {of} into {stage} was due"
+        return Difference(step.draft.model, what, step_said(step), bound(self.roll_out, step.draft.model))
 
     def gc(self, dry_run: bool = False) -> Collection:
         """Free the bytes that nothing protects, of all models at once: bundles may be shared. Raises BadPolicy where
@@ -264,6 +281,7 @@ def _loop_line(loop: Loop) -> str:
     parts = [f"{len(loop.watched.windows)} windows"]
     if loop.watched.windows:
         parts.append(loop.watched.windows[-1][1].action.value)
+    parts += [step_said(step) for step in loop.steps]
     if loop.retrained:
         parts.append(f"retraining {loop.retrained.record.outcome}")
     if loop.rolled_back:

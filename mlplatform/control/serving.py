@@ -20,7 +20,7 @@ from mlplatform.flows import (
     placing,
     strays,
 )
-from mlplatform.flows.columns import demand_dropped
+from mlplatform.flows.columns import asked_of, demand_dropped
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import demand_bytes, demand_permitted
 from mlplatform.flows.strays import Stray
@@ -87,11 +87,13 @@ class Serving(Looking):
         return self.world.evaluator.answer(self.world.bundles.path(version.digest), columns)
 
     def ask(self, target: str, columns: Columns) -> dict[str, Array]:
-        """Answers of an endpoint over HTTP, with ids, or of a version (`churn@7`) offline."""
+        """Answers of an endpoint over HTTP, with ids, or of a version (`churn@7`) offline. The policy's target and an
+        index of pandas are left out of the table, and that is told."""
         if "@" in target:
             version = self.version(target)
             task = self.world.bundles.manifest(version.digest).task
-            outputs = self.predict(target, columns)
+            policy = self.policy(version.model)
+            outputs = self.predict(target, asked_of(self.world, policy, columns, [version.ref]))
             return {"prediction": to_labels(outputs.predictions, task.output, task.classes or None)}
         state = self.endpoint(target)
         if not state.server.running:
@@ -100,7 +102,11 @@ class Serving(Looking):
                 hint=f"Start it: mlplatform deploy {state.model}",
             )
         path = self._invocations(state, target)
-        return client.ask(state.server.url, columns, self._token_for(state), self._trusted(state), path)
+        policy = self.policy(state.model)
+        rows = asked_of(self.world, policy, columns, state.serving)
+        endpoint = policy.stage(state.stage).endpoint
+        most = (endpoint.limits if endpoint else RequestLimits()).max_body_bytes
+        return client.ask(state.server.url, rows, self._token_for(state), self._trusted(state), path, most)
 
     def _invocations(self, state: EndpointState, target: str) -> str:
         """The path that asks one model; UsageError where several answer and none is named."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from mlplatform.domain.ladder import is_stage
 from mlplatform.domain.ledger import Draft, Entry, Kind
 
+STEPS = (Kind.TRAFFIC_SHIFTED, Kind.PROMOTED, Kind.ROLLOUT_FAILED, Kind.PROBATION_PASSED)
 _SHIFTS = (Kind.TRAFFIC_SHIFTED, Kind.ROLLOUT_FAILED, Kind.ROLLED_BACK)
 Shares = dict[int, float]
 """Versions that answer for a stage, with their shares of its requests."""
@@ -69,6 +70,18 @@ def wishes(entries: Iterable[Entry]) -> list[Entry]:
         step = draft.kind in (Kind.TRAFFIC_SHIFTED, Kind.PROMOTED) and "rollout" in draft.data
         told.append(opened.get(way, entry) if step else entry)
     return told
+
+
+def steps_taken(entries: Iterable[Entry], since: int) -> tuple[Entry, ...]:
+    """Entries after number `since` that tell of a rollout's steps, to its end."""
+    return tuple(e for e in entries if e.seq > since and e.draft.kind in STEPS and "rollout" in e.draft.data)
+
+
+def step_said(step: Entry) -> str:
+    """`traffic shifted (50 % of churn)`, with what moved."""
+    draft = step.draft
+    moves = ", ".join(f"version {c.version}: {c.origin or 'new'} -> {c.target}" for c in draft.changes)
+    return f"{draft.kind.value.replace('_', ' ')} ({draft.reason})" + (f"; {moves}" if moves else "")
 
 
 def is_glass_broken(wish: Entry) -> bool:

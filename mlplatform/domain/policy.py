@@ -13,6 +13,7 @@ from mlplatform.domain.duration import duration
 from mlplatform.domain.endpoint import Endpoint
 from mlplatform.domain.freeze import Freeze
 from mlplatform.domain.governor import Limits
+from mlplatform.domain.lacking import Lacking
 from mlplatform.domain.ladder import Ladder
 from mlplatform.domain.rollout_plan import Probation, RolloutPlan
 from mlplatform.domain.use import Use
@@ -70,7 +71,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.endpoint is None and self.rollout != RolloutPlan():
-            raise ValueError("rollout: the stage has no endpoint, so there is nothing to roll out; add one")
+            why = "rollout: the stage has no endpoint, so there is nothing to roll out; add one"
+            raise Lacking("endpoint", why)
 
 
 @dataclass(frozen=True)

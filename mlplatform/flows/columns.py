@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.version import Version
@@ -10,6 +11,7 @@ from mlplatform.errors import ChangedBytes, UnknownColumns, UnknownName, nearest
 from mlplatform.flows.difference import Difference
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.world import World
+from mlplatform.stats.batch import Array, Columns
 
 
 def demand_columns(world: World, policy: Policy, stage: str, version: Version) -> None:
@@ -36,6 +38,22 @@ def misspelt(world: World, policy: Policy) -> list[Difference]:
         except UnknownColumns as error:
             found.append(Difference(policy.model, str(error), error.next_step))
     return found
+
+
+def asked_of(world: World, policy: Policy, columns: Columns, refs: Collection[str]) -> dict[str, Array]:
+    """A table as people have it, without what no model takes: the truth, and the index that pandas wrote. What is left
+    out is told. `refs`: the versions that are asked; what one of them takes is left in."""
+    known = _known(world, policy, *[v for v in world.ledger.versions(policy.model) if v.ref in refs])
+    extra = [name for name in columns if name not in known and _is_extra(name, policy.data.target)]
+    if extra:
+        listed = ", ".join(repr(name) for name in extra)
+        world.progress(f"left out, as no feature but the target or an index of pandas: {listed}")
+    return {name: values for name, values in columns.items() if name not in extra}
+
+
+def _is_extra(name: str, target: str) -> bool:
+    """pandas names an index without a name so in Parquet, in CSV, and in CSV that it read and wrote again."""
+    return name in ("", target) or re.fullmatch(r"__index_level_\d+__|Unnamed: \d+", name) is not None
 
 
 def _demand(version: Version, unknown: list[str]) -> None:

@@ -24,6 +24,7 @@ from mlplatform.flows.monitor import Watched, monitor
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.register import carry_out, inspected
 from mlplatform.flows.retrain import as_of, extra_rows, is_unanswered, past
+from mlplatform.flows.run_named import run_named
 from mlplatform.flows.sound import demand_bytes
 from mlplatform.flows.world import World
 
@@ -84,6 +85,7 @@ class PlannedWatch:
 def registration(world: World, policy: Policy, run_id: str) -> PlannedVersion:
     """Download and inspect what a run logged. Raises what `register` raises."""
     model = policy.model
+    run_id = run_named(world, model, run_id)
     with world.bundles.stage() as staged:
         candidate = inspected(world, run_id, staged / "download", policy.trust)
         size = sum(path.stat().st_size for path in candidate.model_folder.rglob("*") if path.is_file())

@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 def up(platform: Platform, mlflow_port: int, tell: Progress) -> None:
     """Run everything until SIGTERM or Ctrl-C; raises AlreadyRunning for a second one in the same folder, PortInUse."""
     home = platform.settings.home
-    home.mkdir(parents=True, exist_ok=True)
+    platform.settings.make_home()
     with (
         _only_one(home / "up.lock"),
         stopping_on_signals() as stop,

@@ -117,6 +117,10 @@ class Runs(Protocol):
     def train(self, project: Path, parameters: Mapping[str, str], model: str, log: Path) -> str:
         """Run the project's `main` entry point as a process of its own; its run id. Raises TrainingFailed."""
 
+    def named(self, text: str) -> str:
+        """The id of the run that is called so, or whose id alone begins so, with at least 8 characters. Raises
+        UnknownName; UsageError, naming them, where several do."""
+
     def candidate(self, run_id: str, into: Path) -> Candidate:
         """Download what the SDK logged; raises NotACandidate when parts are missing."""
 

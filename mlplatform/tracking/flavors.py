@@ -63,7 +63,7 @@ def save_sklearn(folder: Path, model: Any, saved: Saved) -> None:
         raise UsageError(
             what=f"{type(model).__name__} cannot be saved safely: {_untrusted(error)}",
             hint="Use scikit-learn's own estimators, without lambdas, own functions or own classes inside.",
-        ) from error
+        ) from None  # MLflow's own words advise a format that no server of ours reads
 
 
 def save_torch(folder: Path, model: Any, tensors: Sequence[Array], saved: Saved) -> None:

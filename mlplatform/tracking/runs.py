@@ -17,6 +17,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.run_id import SHOWN, the_one
 from mlplatform.errors import NotACandidate, TrainingFailed, UnknownName
 from mlplatform.ports.store import Stage
 from mlplatform.ports.tracking import Candidate, RunDetails
@@ -25,6 +26,8 @@ from mlplatform.tracking.client import Missing, Mlflow, one_line
 from mlplatform.tracking.download import download_model, download_parts
 
 TAIL_LINES = 5
+MOST_ALIKE = 20
+"""Runs that are named where the beginning of an id is not enough."""
 WITHHELD = ("PYTHONDONTWRITEBYTECODE", "MLPLATFORM_TOKEN", "MLPLATFORM_TOKEN_FILE")
 """Of the environment: a training must not act under the name of who started it."""
 
@@ -57,6 +60,11 @@ class MlflowRuns:
         raise TrainingFailed(
             project=str(project), ending=f"exit code {ending}", cause=_last_lines(log), log=str(log)
         )
+
+    def named(self, text: str) -> str:
+        """Asks the store only for an id that is long enough to name one."""
+        found = self._beginning(text) if len(text) >= SHOWN else []
+        return the_one(text, found, self._hint)
 
     def candidate(self, run_id: str, into: Path) -> Candidate:
         """Download what the SDK logged. Raises NotACandidate naming every missing part, UnknownName for no such run."""
@@ -184,8 +192,22 @@ class MlflowRuns:
         try:
             return self._mlflow.call("get_run", run_id)
         except Missing as error:
-            hint = f"Is it in the store {self._mlflow.uri}? Write all characters of its id."
-            raise UnknownName("run", run_id, hint=hint) from error
+            raise UnknownName("run", run_id, hint=self._hint) from error
+
+    @property
+    def _hint(self) -> str:
+        return (
+            f"Is it in the store {self._mlflow.uri}? Write its id, or at least the first {SHOWN} characters."
+        )
+
+    def _beginning(self, text: str) -> list[str]:
+        """Ids that begin so, of all experiments, deleted ones too."""
+        everything = 3  # ViewType.ALL, without the import of MLflow
+        experiments = [e.experiment_id for e in self._mlflow.call("search_experiments", everything)]
+        found = self._mlflow.call(
+            "search_runs", experiments, f"attributes.run_id LIKE '{text}%'", everything, MOST_ALIKE
+        )
+        return [str(run.info.run_id) for run in found]
 
     def _derived(self, experiment: str, parent_run_id: str, digest: str) -> str | None:
         wanted = f"tags.`mlflow.parentRunId`='{parent_run_id}' and tags.`mlplatform.digest`='{digest}'"

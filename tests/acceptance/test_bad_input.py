@@ -75,6 +75,12 @@ CASES = {
         "Did you mean 'label'?",
     ),
     "a column of ids": (2, "label churn labels.csv --id idd", "named 'idd'", "Did you mean 'id'?"),
+    "no run": (
+        2,
+        "register churn --run ../../etc",
+        "'../../etc' cannot be the id of a run",
+        "its first 8 char",
+    ),
     "a run": (2, "register churn --run 0000", "There is no run named '0000'", "Is it in the store sqlite"),
     "a technique": (2, "compress churn@4 --steps onxx", "no technique named 'onxx'", "Did you mean 'onnx'?"),
     "no technique": (2, "compress churn@4", "no technique was named", "--steps onnx"),
@@ -225,6 +231,17 @@ def test_a_port_in_use_is_told_with_the_option_that_changes_it(project: Place) -
         assert told[0] == f"Port {port} on 127.0.0.1 is in use by another program"
         assert "--mlflow-port" in told[1]
         assert not list(project.servers.rglob("server.json"))
+
+
+def test_a_port_that_a_policy_names_and_another_program_has_is_told_with_the_policys_key(
+    project: Place,
+) -> None:
+    policy = project.folder / "policy.toml"
+    with taken_port() as port:
+        policy.write_text(re.sub(r"(endpoint *= *\{)", rf"\1 port = {port},", policy.read_text()))
+        told = " ".join(refused(project, 6, "deploy", MODEL))
+    assert f"Port {port} on 127.0.0.1 is in use" in told
+    assert "`port` of the endpoint in its policy" in told and "--port" not in told
 
 
 def test_a_database_from_a_newer_release_is_left_alone(project: Place) -> None:

@@ -105,6 +105,11 @@ def test_context_that_the_policy_names_is_sent_and_said(place: Place) -> None:
     assert "rows.csv has no column at, which the policy names as context" in place.done(
         "predict", MODEL, "rows.csv"
     )
+    (place.folder / "rows.csv").write_text(",c0,c1,c2,y\n0,0.1,0.2,0.3,1\n1,0.4,0.5,0.6,0\n")
+    for target in (MODEL, f"{MODEL}@2"):  # a test set as people have it, online and offline
+        said = place.done("predict", target, "rows.csv", "--out", "answers.csv")
+        assert "left out, as no feature but the target or an index of pandas: '', 'y'" in said
+        assert len((place.folder / "answers.csv").read_text().splitlines()) == 3
     place.done("undeploy", MODEL)
 
 

@@ -78,6 +78,26 @@ def test_it_waits_for_requests_then_goes_on_and_a_rollback_takes_it_back(shop: P
         assert platform.verify().holds
 
 
+def test_every_step_is_told_by_the_command_that_took_it(sqlite_place: Place) -> None:
+    steps = STEPS.replace('"60%:1h"', '"60%:1s"').replace("min_requests = 20", "min_requests = 5")
+    with (sqlite_place.folder / "policy.toml").open("a") as policy:
+        policy.write(steps)
+    sqlite_place.done(*PROMOTE)
+    ask(sqlite_place, 100)
+    while not (told := sqlite_place.told("reconcile", MODEL)):  # the step bakes for a second
+        pass
+    assert [(d["what"], d["repair"]) for d in told] == [
+        ("a step of the rollout of churn@3 into production was due", "traffic shifted (60 % of churn)")
+    ]
+    ask(sqlite_place, 100)
+    shifted = "churn@3 to production: traffic shifted (100 % of churn)"
+    while shifted not in (said := sqlite_place.done("monitor", MODEL)):
+        assert "churn@3 to production: 60 %" in said, said
+    assert "churn@3 to production: promoted (weekly); version 2: production -> STANDBY, version 3: " in said
+    steps_told = [step["draft"]["version"] for step in sqlite_place.told("monitor", MODEL)["steps"]]
+    assert 3 not in steps_told  # each is told once
+
+
 def test_a_second_promotion_meets_the_first(shop: Place) -> None:
     output = shop.done(*PROMOTE, code=5)
     assert "churn@3 is being rolled out into production (20 %, step 1 of 3)" in output

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
     if request.param == "fake":
         runs = FakeRuns(train_fake, tmp_path / "runs")
-        empty = lambda: runs.add(fake_candidate(tmp_path / "nothing"))  # noqa: E731
+        empty = lambda: runs.add(replace(fake_candidate(tmp_path / "nothing"), run_id=uuid4().hex))  # noqa: E731
         return Kit(runs, empty, lambda run_id: runs.states.update({run_id: "deleted"}))
     if request.param == "embedded":
         store = fresh_store(request.getfixturevalue("template"), tmp_path / "store")
@@ -143,6 +144,19 @@ def test_a_failed_training_says_why(kit: Kit, project: Path, tmp_path: Path) -> 
 def test_an_unknown_run_is_a_clear_error(kit: Kit, tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         kit.runs.candidate("0123456789abcdef0123456789abcdef", tmp_path / "into")
+
+
+def test_a_run_is_named_by_the_beginning_of_its_id(kit: Kit) -> None:
+    run_id, other = kit.run_without_files(), kit.run_without_files()
+    assert kit.runs.named(run_id[:8]) == kit.runs.named(run_id) == run_id
+    kit.delete(other)
+    assert kit.runs.named(other[:12]) == other
+    with pytest.raises(UnknownName) as short:
+        kit.runs.named(run_id[:7])
+    assert "first 8 characters" in short.value.next_step
+    for wild in ("________", "0" * 31):  # the first would stand for any letters in SQL
+        with pytest.raises(UnknownName):
+            kit.runs.named(wild)
 
 
 def test_a_deleted_run_is_seen_and_restored(kit: Kit) -> None:

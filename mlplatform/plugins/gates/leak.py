@@ -48,7 +48,9 @@ class LeakGate:
     def _because(self, subject: Subject, offered: int, seen: int) -> str:
         also = subject.seen_by_incumbent or 0
         others = f", {also} more in that of {subject.incumbent.ref}" if also and subject.incumbent else ""
+        limit = f"at most {100 * self.at_most:g}% are allowed" if self.at_most else "none is allowed"
+        allowed = f", {limit}" if seen / offered > self.at_most else ""
         return (
             f"{seen} of {offered} rows ({seen / offered:.2%}) were in the training data of {subject.version.ref}"
-            f"{others}; {len(subject.truth)} rows are left to judge on"
+            f"{others}{allowed}; {len(subject.truth)} rows are left to judge on"
         )

@@ -78,8 +78,8 @@ class MetricGate:
 
     def _judge(self, estimate: Estimate) -> tuple[Verdict, str]:
         said = (
-            f"{self.name} is {estimate.value:.4g} with a {self.confidence:.0%} interval of "
-            f"{estimate.low:.4g} to {estimate.high:.4g} on {estimate.n} rows"
+            f"{self.name} is {estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}] on {estimate.n} rows, "
+            f"{self._word.replace('_', ' ')} {self._limit:g} is demanded{' of the whole interval' * self.strict}"
         )
         if not math.isfinite(estimate.value):
             return Verdict.INCONCLUSIVE, f"{self.name} is not defined on these {estimate.n} rows"
@@ -88,10 +88,10 @@ class MetricGate:
         if not self.strict:
             return (Verdict.PASS if self._keeps(estimate.value) else Verdict.FAIL), said
         if self._keeps(estimate.low) and self._keeps(estimate.high):
-            return Verdict.PASS, f"{said}, all within the limit"
+            return Verdict.PASS, said
         if not self._keeps(estimate.low) and not self._keeps(estimate.high):
-            return Verdict.FAIL, f"{said}, all beyond the limit"
-        return Verdict.INCONCLUSIVE, f"{said}, around the limit{self._enough(estimate)}"
+            return Verdict.FAIL, said
+        return Verdict.INCONCLUSIVE, f"{said}, which lies around it{self._enough(estimate)}"
 
     def _keeps(self, value: float) -> bool:
         return value >= self._limit if self.at_least is not None else value <= self._limit

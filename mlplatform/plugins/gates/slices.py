@@ -97,7 +97,7 @@ class SlicesGate:
         on = f"on {subject.data}"
         if failing:
             parts = some([self._said(subject, one) for one in failing])
-            because = f"{len(failing)} of {len(judged)} slices: {parts}, {on}"
+            because = f"{len(failing)} of {len(judged)} slices: {parts}; {self._demanded}, {on}"
             return self._finding(Verdict.FAIL, because, numbers)
         if unsure or not judged:
             parts = some([f"{self._said(subject, one)}{self._wanted(one)}" for one in unsure]) or "no rows"
@@ -188,6 +188,13 @@ class SlicesGate:
         numbers = f"{format(value, sign + '.3f')} [{format(low, sign + '.3f')}, {format(high, sign + '.3f')}]"
         against = self._against(subject)
         return f"{one.slice.name} {self.name}{against} {numbers} (n={one.slice.n})"
+
+    @property
+    def _demanded(self) -> str:
+        if not self._absolute:
+            return f"a loss of less than {self.margin:g} is allowed" if self.margin else "no loss is allowed"
+        word, limit = ("least", self.at_least) if self.at_least is not None else ("most", self.at_most)
+        return f"at {word} {limit:g} is demanded"
 
     def _against(self, subject: Subject) -> str:
         if self._absolute:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlplatform.domain.bundle import Manifest
+from mlplatform.domain.run_id import the_one
 from mlplatform.errors import ForgottenModel, NotACandidate, TrainingFailed, UnknownName
 from mlplatform.ports.tracking import Candidate, Card, OutsideView, RunDetails, TaggedApproval
 
@@ -137,6 +138,9 @@ class FakeRuns:
         folder = self.folder / run_id
         folder.mkdir(parents=True, exist_ok=True)  # a trainer that raised has left it
         return self.add(replace(self.trainer(parameters, folder), run_id=run_id))
+
+    def named(self, text: str) -> str:
+        return the_one(text, [*self.runs, *self.derived])
 
     def candidate(self, run_id: str, into: Path) -> Candidate:
         if run_id not in self.runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 
 import click
@@ -128,3 +129,12 @@ def test_every_command_of_the_table_can_be_loaded() -> None:
         command = cli.get_command(context, name)
         assert isinstance(command, click.Command), name
         assert command.help, f"{name} has no help"
+
+
+def test_a_hint_is_a_note_of_the_traceback_and_printed_once(
+    failing: Fail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = UnknownName("model", "chrn", ["churn"])
+    assert "".join(traceback.format_exception(error)).rstrip().endswith("Did you mean 'churn'?")
+    run([], failing(error))
+    assert capsys.readouterr().err.count("Did you mean") == 1

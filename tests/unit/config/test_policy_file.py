@@ -240,3 +240,21 @@ freeze = [
         "line 10: stages.production.freeze[3].for: '0s' must be longer than nothing and at most 366d",
         "line 11: stages.production.freeze[4].for: '500d' must be longer than nothing and at most 366d",
     ]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "mistake"),
+    [
+        ('{ name = "churn", host = "0.0.0.0" }', "behind_proxy"),
+        ('{ nam = "churn" }', "nam"),
+        ('"churn"', "should be a table"),
+    ],
+)
+def test_an_endpoint_with_a_mistake_is_no_missing_one(endpoint: str, mistake: str, write: Any) -> None:
+    rollout = '[stages.production.rollout]\nsteps = ["5%:10m", "100%"]\njudge = ["error_rate"]\n'
+    head = 'model = "churn"\nladder = ["production"]\n'
+    with pytest.raises(BadPolicy) as told:
+        load_policy(write(f"{head}[stages.production]\nendpoint = {endpoint}\n{rollout}"))
+    assert mistake in str(told.value) and "the stage has no endpoint" not in str(told.value)
+    with pytest.raises(BadPolicy, match="the stage has no endpoint"):
+        load_policy(write(f"{head}{rollout}"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config.settings import load_settings, masked
-from mlplatform.errors import BadPolicy, NoProject, UsageError
+from mlplatform.errors import BadPolicy, NoProject, UnusableHome, UsageError
 
 
 @pytest.fixture
@@ -86,3 +86,21 @@ def test_a_patience_that_is_no_duration_is_told_with_its_source(tmp_path: Path) 
     for text in ("soon", "0s"):
         with pytest.raises(UsageError, match=r"mlflow_patience \(environment MLPLATFORM_MLFLOW_PATIENCE\)"):
             load_settings(tmp_path, {"MLPLATFORM_MLFLOW_PATIENCE": text})
+
+
+@pytest.mark.parametrize("text", ["/proc/x", "file", "gone/home"])
+def test_a_home_that_cannot_be_is_told_with_its_setting(text: str, root: Path) -> None:
+    (root / "file").write_text("")
+    settings = load_settings(root, {"MLPLATFORM_HOME": text})
+    with pytest.raises(UnusableHome) as told:
+        settings.make_home()
+    assert str(told.value).startswith("The setting `home` (environment MLPLATFORM_HOME) cannot be used: ")
+    assert str(root / text) in str(told.value) and told.value.exit_code == 2
+    assert ("it is a file" in str(told.value)) == (text == "file")
+    assert not (root / "gone").exists()
+
+
+def test_a_home_is_made_where_its_folder_is(root: Path) -> None:
+    for _ in range(2):
+        load_settings(root, {"MLPLATFORM_HOME": "data"}).make_home()
+    assert (root / "data").is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mlplatform.domain.bundle import Column
@@ -15,6 +16,7 @@ from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
 from mlplatform.errors import UnknownColumns
 from mlplatform.flows import plan
+from mlplatform.flows.columns import asked_of
 from mlplatform.flows.promote import Wish, promote
 from mlplatform.flows.reconcile import differences
 from tests.flawed import write_model
@@ -108,3 +110,22 @@ def register_with(fakes: Fakes, name: str) -> None:
     version = Version(MODEL, number, frozen.digest, "flawed", "earlier", fakes.clock.now(), "ada", 100)
     changes = (Change(number, None, CANDIDATE),)
     fakes.ledger.register(version, Draft(MODEL, Kind.REGISTERED, number, ADA, "made", changes))
+
+
+def test_target_and_an_index_of_pandas_are_left_out_and_told(fakes: Fakes) -> None:
+    told: list[str] = []
+    world, version = replace(fakes.world, progress=told.append), fakes.version("run1")
+    names = ("", "x", "__index_level_0__", "Unnamed: 0", "Unnamed: zero", "outcome", "target", "when")
+    given = naming(target="outcome", time="when")
+    kept = asked_of(world, given, dict.fromkeys(names, np.zeros(2)), [version.ref])
+    assert list(kept) == ["x", "Unnamed: zero", "target", "when"]
+    assert told == [
+        "left out, as no feature but the target or an index of pandas: '', '__index_level_0__', 'Unnamed: 0', 'outcome'"
+    ]
+
+
+def test_what_an_asked_version_takes_is_never_left_out(fakes: Fakes) -> None:
+    version = fakes.version("run1")  # takes x
+    columns = {"x": np.zeros(2)}
+    assert list(asked_of(fakes.world, naming(target="x"), columns, [version.ref])) == ["x"]
+    assert list(asked_of(fakes.world, naming(target="x"), columns, [])) == []

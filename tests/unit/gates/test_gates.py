@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mlplatform.plugins.gates.budget import BudgetGate
 from mlplatform.plugins.gates.metric import MetricGate
 from mlplatform.plugins.gates.no_regression import NoRegressionGate
 from mlplatform.plugins.gates.serving_check import ServingCheckGate
+from mlplatform.plugins.gates.slices import SlicesGate
 from mlplatform.ports.evaluation import Cost, Latency, ServingReport
 from mlplatform.ports.extensions import Subject
 from mlplatform.stats.labels import Answers
@@ -40,6 +42,30 @@ def test_metric_finding_tells_value_interval_rows_and_limit(subject: Subject) ->
     assert number.low < number.value < number.high
     assert finding.limit == "accuracy at_least 0.8"
     assert "2000 rows" in finding.because and subject.data in finding.because
+
+
+@pytest.mark.parametrize(
+    ("gate", "demanded"),
+    [
+        (MetricGate("accuracy", at_least=0.9), "on 2000 rows, at least 0.9 is demanded, on holdout"),
+        (MetricGate("log_loss", at_most=0.1), "on 2000 rows, at most 0.1 is demanded, on holdout"),
+        (
+            MetricGate("accuracy", at_least=0.95, strict=True),
+            "at least 0.95 is demanded of the whole interval, on",
+        ),
+        (SlicesGate(by="group", name="accuracy", at_least=0.99), "; at least 0.99 is demanded, on holdout"),
+        (NoRegressionGate("accuracy", margin=0.02), "margin 0.02"),
+        (
+            SlicesGate(by="group", name="accuracy", margin=0.02),
+            "; a loss of less than 0.02 is allowed, on holdout",
+        ),
+    ],
+)
+def test_a_fail_names_the_limit_that_was_demanded(gate: Any, demanded: str) -> None:
+    finding = gate.judge(make_subject(rows=2000, skill=0.7, incumbent_skill=0.9))
+    assert finding.verdict is Verdict.FAIL
+    assert demanded in finding.because
+    assert f"{finding.measurements[0].value:.4g}" in finding.because or finding.gate != "metric"
 
 
 def test_metric_cannot_tell_below_its_least_rows() -> None:

@@ -150,9 +150,10 @@ def test_rows_from_the_training_data_fail_with_their_share_and_what_is_left() ->
     finding = LeakGate().judge(subject)
     assert finding.verdict is Verdict.FAIL
     assert finding.because == (
-        "20 of 1000 rows (2.00%) were in the training data of churn@2, 10 more in that of churn@1; "
-        "970 rows are left to judge on"
+        "20 of 1000 rows (2.00%) were in the training data of churn@2, 10 more in that of churn@1, "
+        "none is allowed; 970 rows are left to judge on"
     )
+    assert "at most 1.5% are allowed;" in LeakGate(at_most=0.015).judge(subject).because
     assert (finding.measurements[0].value, finding.measurements[0].n) == (0.02, 1000)
     assert LeakGate(at_most=0.02).judge(subject).verdict is Verdict.PASS
 

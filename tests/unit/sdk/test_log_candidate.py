@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -414,6 +415,22 @@ def test_a_wrong_call_names_the_fix_and_logs_nothing(
         act(numbers, churn)
     assert re.search(fix, caught.value.next_step)
     assert store.call("get_experiment_by_name", "mlplatform") is None
+
+
+def doubled(rows: Any) -> Any:
+    return rows * 2
+
+
+def test_a_notebook_sees_our_own_advice_and_no_other(
+    store: Mlflow, numbers: pd.DataFrame, churn: np.ndarray
+) -> None:
+    model = make_pipeline(FunctionTransformer(doubled), LogisticRegression()).fit(numbers, churn)
+    with pytest.raises(UsageError) as caught:
+        mlplatform.log_candidate(model, **halves(numbers, churn))
+    seen = "".join(traceback.format_exception(caught.value))
+    assert seen.count("Traceback") == 1
+    assert seen.rstrip().endswith(caught.value.next_step)
+    assert "Use scikit-learn's own estimators" in caught.value.next_step
 
 
 class LooksAtTypes(GaussianNB):
