@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from mlplatform.flows import (
     access,
     approve,
     gc,
+    labelling,
     monitor,
     plan,
     promote,
@@ -131,12 +132,19 @@ class Platform(Serving):
 
     # --- watching and feeding back --------------------------------------------------------------------------------
 
-    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
-        """Join what came true to what was predicted; labels may come before or after their rows are ingested."""
+    def label(self, endpoint: str, ids: Array, truth: Array, replacing: bool = False) -> Labelled:
+        """Join what came true to what was predicted; labels may come before or after their rows are ingested.
+
+        Of two labels for one row the first stays, or with `replacing` the new one; who replaced it is recorded.
+        """
         self.endpoint(endpoint)
-        self.world.observations.ingest(endpoint)
-        failpoint("label:ingested")
-        return self.world.observations.label(endpoint, ids, truth)
+        if not replacing:
+            return labelling.join(self.world, endpoint, ids, truth)
+        models = sorted(e.model for e in self.endpoints() if e.name == endpoint)
+        with ExitStack() as held:
+            for model in models:
+                held.enter_context(self._chains.changing(model))
+            return labelling.correct(self.world, endpoint, models, ids, truth, self.actor)
 
     def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
         """Read the windows that are due and, with `act`, do what they ask for: retrain, promote, roll back."""

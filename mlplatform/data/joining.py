@@ -17,7 +17,7 @@ from mlplatform.data.index import History, Index
 from mlplatform.domain.counts import SHADOW
 from mlplatform.domain.joining import SHOWN_MISTAKES, Numbered, Place, Sorted, sort_labels
 from mlplatform.domain.truth import BadLabel, Label, Misfit, Rules
-from mlplatform.ports.data import Correction, KeptAside, Labelled
+from mlplatform.ports.data import Corrected, Correction, KeptAside, Labelled
 from mlplatform.stats.batch import Array
 from mlplatform.stats.given import Given, read_given
 
@@ -177,7 +177,7 @@ def _counted(given: Sequence[Given], found: Sorted) -> Labelled:
         unknown_class=counts["unknown_class"],
         replaced=counts["replaced"],
         bad=tuple(bad[:SHOWN_MISTAKES]),
-        corrected=dict(found.corrected),
+        corrected=tuple(Corrected(*place, count) for place, count in sorted(found.corrected.items())),
     )
 
 

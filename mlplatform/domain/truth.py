@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from mlplatform.domain.bundle import Task
+from mlplatform.domain.canonical import one_line
 
 Label = str | int | float | bool
 Flaw = Literal["refused", "unknown_class"]
@@ -45,7 +46,7 @@ class BadLabel:
 
     @classmethod
     def of(cls, row: int, name: Any, label: Any, expected: str) -> BadLabel:
-        return cls(row, _short(str(name)), _short(repr(label)), expected)
+        return cls(row, _short(one_line(str(name))), _short(repr(label)), expected)
 
 
 @dataclass(frozen=True)

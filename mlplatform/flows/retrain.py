@@ -12,6 +12,7 @@ from mlplatform.domain.governor import Permit, Retraining, may_retrain
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
+from mlplatform.flows.labelling import said_of
 from mlplatform.flows.rows import labelled_window
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.data import Observed
@@ -159,6 +160,8 @@ def _train(
 
 def _extra_data(world: World, policy: Policy, name: str) -> tuple[Path | None, int]:
     observed = extra_rows(world, policy)
+    if observed is not None and (left_out := said_of(sum(observed.refused.values()))):
+        world.progress(f"{left_out}; their rows are not learnt from")
     if observed is None or observed.rows == 0:
         return None, 0
     path = world.work / f"retrain-{name}.parquet"

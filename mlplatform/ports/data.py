@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from mlplatform.domain.bundle import Column
-from mlplatform.domain.joining import Place
 from mlplatform.domain.truth import BadLabel
 from mlplatform.stats.batch import Array, Columns, dense, take
 
@@ -93,6 +92,15 @@ EVERYTHING = Retention()
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """How many labels of a version's rows were replaced."""
+
+    model: str
+    version: int
+    labels: int
+
+
+@dataclass(frozen=True)
 class Labelled:
     matched: int
     pending: int
@@ -110,8 +118,8 @@ class Labelled:
     """Ids that have this label now instead of another."""
     bad: tuple[BadLabel, ...] = ()
     """Of the labels that are not joined the first ones."""
-    corrected: Mapping[Place, int] = field(default_factory=dict)
-    """Replaced labels of rows that were captured, by model and version."""
+    corrected: tuple[Corrected, ...] = ()
+    """Replaced labels of rows that were captured."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Correction:
 class KeptAside:
     """Labels that do not fit their rows, which have no other."""
 
-    labels: int
+    labels: int = 0
     examples: tuple[BadLabel, ...] = ()
 
 

@@ -15,7 +15,7 @@ import pytest
 from mlplatform.data.observations import FolderObservations
 from mlplatform.domain.truth import LabelRule
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports.data import Correction, Ingested, Labelled, Observations, Retention
+from mlplatform.ports.data import Corrected, Correction, Ingested, Labelled, Observations, Retention
 from mlplatform.serving.capture.recorder import write_block
 from mlplatform.serving.ids import uuid7
 from mlplatform.stats.uneven import Uneven
@@ -422,7 +422,7 @@ def given(*labels: Any) -> np.ndarray:
 
 
 def counts(told: Labelled) -> Labelled:
-    return replace(told, bad=(), corrected={})
+    return replace(told, bad=(), corrected=())
 
 
 def test_a_label_that_cannot_be_true_of_its_row_is_not_joined(place: Place, answered: np.ndarray) -> None:
@@ -555,7 +555,7 @@ def test_a_label_is_replaced_when_that_is_asked_for(place: Place, answered: np.n
     place.observations.label("shop", answered[:3], given(1, 2, 3))
     told = place.observations.label("shop", answered[:4], given(1, 5, "six", 4), ADA)
     assert counts(told) == Labelled(1, 0, 1, refused=1, replaced=1)
-    assert told.corrected == {("shop", 1): 1}
+    assert told.corrected == (Corrected("shop", 1, 1),)
     assert place.observations.read("shop", labelled=True).truth.tolist() == [1, 5, 3, 4]
     assert place.observations.label("shop", answered[:2], given(1, 5), ADA).replaced == 0
     assert counts(place.observations.label("shop", answered[:2], given(1, 2))) == Labelled(0, 0, 1, 1)

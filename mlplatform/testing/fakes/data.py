@@ -19,6 +19,7 @@ from mlplatform.domain.truth import BadLabel, Misfit, Rules, anything
 from mlplatform.errors import UnreadableTable, UsageError
 from mlplatform.ports.data import (
     EVERYTHING,
+    Corrected,
     Correction,
     Ingested,
     KeptAside,
@@ -137,7 +138,7 @@ class FakeObservations:
             counts["unknown_class"],
             counts["replaced"],
             tuple(sorted([*given.bad, *found.bad], key=lambda one: one.row)[:SHOWN_MISTAKES]),
-            dict(found.corrected),
+            tuple(Corrected(*place, count) for place, count in sorted(found.corrected.items())),
         )
 
     def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
