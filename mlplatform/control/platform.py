@@ -270,6 +270,8 @@ def _loop_line(loop: Loop) -> str:
     parts = [f"{len(loop.watched.windows)} windows"]
     if loop.watched.windows:
         parts.append(loop.watched.windows[-1][1].action.value)
+    if refused := loop.watched.refused_labels.labels:
+        parts.append(f"{refused} labels refused")
     if loop.retrained:
         parts.append(f"retraining {loop.retrained.record.outcome}")
     if loop.rolled_back:
