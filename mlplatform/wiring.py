@@ -20,6 +20,7 @@ from mlplatform.domain.policy import Policy
 from mlplatform.domain.token import Identity
 from mlplatform.domain.trend import Trend
 from mlplatform.errors import BadPolicy
+from mlplatform.flows.labelling import TruthRules
 from mlplatform.flows.tokens import identify
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
@@ -145,7 +146,9 @@ class Wiring:
             documents=documents,
             placements=FolderPlacements(documents.folder),
             tables=ParquetTables(),
-            observations=FolderObservations(documents.folder),
+            observations=FolderObservations(
+                documents.folder, TruthRules(ledger, bundles, self._takes_new_classes)
+            ),
             evaluator=ChildEvaluator(stage=bundles.stage),
             trust=Inspector(),
             build=build,
@@ -155,6 +158,10 @@ class Wiring:
             beside=self.beside,
             draw=_draw,
         )
+
+    def _takes_new_classes(self, model: str) -> bool:
+        policy = self.read.good.get(model)
+        return policy is not None and policy.data.new_classes
 
     def identity(self) -> Identity:
         """Who acts. Looked up each time, so that a revoked token stops a process that runs. Raises MistypedToken,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlplatform.domain.truth import LabelRule
 from mlplatform.ports.data import Observations
 from mlplatform.serving.capture.recorder import write_block
 from mlplatform.serving.ids import uuid7
@@ -22,11 +23,22 @@ MINUTE_US = 60_000_000
 
 
 @dataclass
+class Rulebook:
+    """What may be true of the rows of a version; of versions that it does not name anything."""
+
+    rules: dict[int, LabelRule] = field(default_factory=dict)
+
+    def __call__(self, model: str, version: int) -> LabelRule | None:
+        return self.rules.get(version)
+
+
+@dataclass
 class Place:
     """Observations, and the server's side of the same endpoint."""
 
     observations: Observations
     folder: Path | None
+    book: Rulebook
 
     def capture(self, block: dict[str, np.ndarray]) -> None:
         if isinstance(self.observations, FakeObservations):

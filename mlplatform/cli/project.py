@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlplatform.cli import render
+from mlplatform.cli import render, render_labels
 from mlplatform.cli.common import dry_run_option, emit, json_option, leave, left_out, platform
 
 if TYPE_CHECKING:
     from mlplatform.control import Platform
     from mlplatform.errors import MlplatformError
     from mlplatform.flows.reconcile import Difference
+    from mlplatform.ports.data import KeptAside
 
 
 @click.command()
@@ -62,20 +63,23 @@ def doctor(as_json: bool) -> None:
     """
     p = platform()
     sources = p.settings.sources()
-    found, failed = _examined(p)
+    found, refused, failed = _examined(p)
     told = [
         {"model": d.model, "what": d.what, "repair": d.repair, "by_reconcile": d.mend is not None}
         for d in found
     ]
-    result = {"settings": sources, "differences": told, "failed": [e.to_dict() for e in failed]}
-    emit(result, as_json, lambda _: _doctor(sources, found, failed))
+    result = {"settings": sources, "differences": told, "refused_labels": refused}
+    result["failed"] = [e.to_dict() for e in failed]
+    emit(result, as_json, lambda _: _doctor(sources, found, refused, failed))
     leave(failed[0].exit_code if failed else 3 if found else 0)
 
 
-def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
-    """What differs, and what kept us from looking: settings must be shown all the more when something fails."""
+def _examined(p: Platform) -> tuple[list[Difference], dict[str, KeptAside], list[MlplatformError]]:
+    """What differs, labels that were refused, and what kept us from looking: settings must be shown all the more when
+    something fails."""
     from mlplatform.errors import MlplatformError
 
+    refused: dict[str, KeptAside] = {}
     found: list[Difference] = []
     failed: dict[str, MlplatformError] = {str(error): error for error in p.broken}
     try:
@@ -85,13 +89,14 @@ def _examined(p: Platform) -> tuple[list[Difference], list[MlplatformError]]:
             except MlplatformError as error:
                 failed[str(error)] = error
         found += p.without_policy()
+        refused = p.refused_labels()
         if not p.world.ledger.models() and p.settings.artifact_root is None:
             p.world.registry.outside(
                 ""
             )  # nothing was compared, so that nobody has asked whether MLflow answers
     except MlplatformError as error:
         failed[str(error)] = error
-    return found, list(failed.values())
+    return found, refused, list(failed.values())
 
 
 @click.command()
@@ -218,7 +223,12 @@ def _written(result: dict[str, Any]) -> None:
     click.echo(f"next: {result['next']}")
 
 
-def _doctor(sources: Any, found: Sequence[Difference], failed: Sequence[MlplatformError]) -> None:
+def _doctor(
+    sources: Any,
+    found: Sequence[Difference],
+    refused: Mapping[str, KeptAside],
+    failed: Sequence[MlplatformError],
+) -> None:
     render.table(("setting", "value", "from"), [(s.name, s.value, s.source) for s in sources])
     click.echo()
     for error in failed:
@@ -226,6 +236,12 @@ def _doctor(sources: Any, found: Sequence[Difference], failed: Sequence[Mlplatfo
         click.echo(click.style(f"  -> {error.next_step}", dim=True))
     if found or not failed:
         render.differences(found)
+    for endpoint, aside in refused.items():
+        click.echo(
+            f"{endpoint}: {aside.labels} labels cannot be true of their rows; nothing is judged by them"
+        )
+        render_labels.kept_aside(aside)
+        click.echo(click.style(f"  -> Correct them: mlplatform label {endpoint} FILE", dim=True))
 
 
 def _policies(paths: Any, policies: Any) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlplatform.cli import render_labels
+
 if TYPE_CHECKING:
     from mlplatform.control import EndpointState, Loop
     from mlplatform.domain.approval import Tally
@@ -184,9 +186,12 @@ def loop(item: Loop) -> None:
     from mlplatform.domain.history import step_said
 
     seen = item.watched.ingested
+    aside = item.watched.refused_labels
     click.echo(
         f"ingested {seen.rows} rows of {seen.blocks} blocks, {item.watched.pending_labels} labels pending"
+        + (f", {aside.labels} refused" if aside.labels else "")
     )
+    render_labels.kept_aside(aside)
     if not item.watched.windows:
         click.echo("no window is over that was not read before")
     for window, decision in item.watched.windows:

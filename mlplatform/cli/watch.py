@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mlplatform.cli import render
+from mlplatform.cli import render, render_labels
 from mlplatform.cli.common import (
     Moment,
     dry_run_option,
@@ -61,27 +61,26 @@ def report(model: str | None, out: Path | None, as_json: bool) -> None:
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--id", "id_column", default="id", show_default=True, help="Column with the prediction ids.")
 @click.option("--column", default="label", show_default=True, help="Column with what came true.")
+@click.option("--replace", is_flag=True, help="Replace other labels of the rows; the ledger says who did so.")
 @json_option
-def label(endpoint: str, labels: Path, id_column: str, column: str, as_json: bool) -> None:
+def label(endpoint: str, labels: Path, id_column: str, column: str, replace: bool, as_json: bool) -> None:
     """Join what came true to what was predicted, from a Parquet or CSV file. Repeating it is harmless.
+
+    Labels that cannot be true of their row are refused, each told, and the others are taken. Exit code 3: some were
+    refused. 5: rows have another label already, which stays unless --replace is given.
 
     \b
     mlplatform label churn outcomes.csv --id id --column churned
     """
-    from mlplatform.errors import UnknownName
+    from mlplatform.errors import CONFLICT, REFUSED, UnknownName
 
     table = read_table(labels)
     for name in (id_column, column):
         if name not in table:
             raise UnknownName(f"column of {labels}", name, table)
-    result = platform().label(endpoint, table[id_column], table[column])
-    emit(
-        result,
-        as_json,
-        lambda r: click.echo(
-            f"{r.matched} matched, {r.pending} pending, {r.repeated} repeated, {r.conflicting} conflicting"
-        ),
-    )
+    result = platform().label(endpoint, table[id_column], table[column], replace)
+    emit(result, as_json, render_labels.labelled)
+    leave(CONFLICT if result.conflicting else REFUSED if result.refused + result.unknown_class else 0)
 
 
 @click.command()

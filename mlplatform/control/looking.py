@@ -50,6 +50,7 @@ from mlplatform.flows.trend import trend
 from mlplatform.flows.verify import Verified
 from mlplatform.flows.world import World
 from mlplatform.ports.clock import Progress
+from mlplatform.ports.data import KeptAside
 from mlplatform.ports.extensions import ServerState
 from mlplatform.ports.state import Schedules
 from mlplatform.store.heads import FileHeads
@@ -225,6 +226,11 @@ class Looking:
             known = {named for e in states for named in (e.name, e.named)}
             raise UnknownName("endpoint", name, known, _where_it_answers(name, states))
         return found[0]
+
+    def refused_labels(self) -> dict[str, KeptAside]:
+        """Of every endpoint that has some."""
+        found = {e.name: self.world.observations.aside(e.name) for e in self.endpoints()}
+        return {name: aside for name, aside in found.items() if aside.labels}
 
     def windows(self, model: str, count: int = 100) -> list[tuple[Window, Decision]]:
         self.policy(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from mlplatform.flows import (
     access,
     approve,
     gc,
+    labelling,
     monitor,
     plan,
     promote,
@@ -37,7 +38,6 @@ from mlplatform.flows import (
 from mlplatform.flows.approve import Approved
 from mlplatform.flows.difference import Difference, bound
 from mlplatform.flows.gc import Collection
-from mlplatform.flows.intake import take_in
 from mlplatform.flows.lease import holding
 from mlplatform.flows.monitor import Watched
 from mlplatform.flows.promote import Outcome, Wish
@@ -139,11 +139,19 @@ class Platform(Serving):
 
     # --- watching and feeding back --------------------------------------------------------------------------------
 
-    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
-        """Join what came true to what was predicted; labels may come before or after their rows are ingested."""
-        take_in(self.world, self.policy(self.endpoint(endpoint).model), endpoint)
-        failpoint("label:ingested")
-        return self.world.observations.label(endpoint, ids, truth)
+    def label(self, endpoint: str, ids: Array, truth: Array, replacing: bool = False) -> Labelled:
+        """Join what came true to what was predicted; labels may come before or after their rows are ingested.
+
+        Of two labels for one row the first stays, or with `replacing` the new one; who replaced it is recorded.
+        """
+        policy = self.policy(self.endpoint(endpoint).model)
+        if not replacing:
+            return labelling.join(self.world, policy, endpoint, ids, truth)
+        models = sorted(e.model for e in self.endpoints() if e.name == endpoint)
+        with ExitStack() as held:
+            for model in models:
+                held.enter_context(self._chains.changing(model))
+            return labelling.correct(self.world, policy, endpoint, models, ids, truth, self.actor)
 
     def monitor(self, model: str, until: datetime | None = None, act: bool = True) -> Loop:
         """Read the windows that are due and, with `act`, do what they ask for: retrain, promote, roll back."""
@@ -282,6 +290,8 @@ def _loop_line(loop: Loop) -> str:
     if loop.watched.windows:
         parts.append(loop.watched.windows[-1][1].action.value)
     parts += [step_said(step) for step in loop.steps]
+    if refused := loop.watched.refused_labels.labels:
+        parts.append(f"{refused} labels refused")
     if loop.retrained:
         parts.append(f"retraining {loop.retrained.record.outcome}")
     if loop.rolled_back:

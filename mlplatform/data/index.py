@@ -6,6 +6,8 @@
     <endpoint>/segments/rows-*.parquet   captured rows
     <endpoint>/segments/labels-*.parquet labels of rows that are there
     <endpoint>/segments/pending-*.parquet labels whose row has not come yet
+    <endpoint>/segments/refused-*.parquet labels that do not fit their row, which has no other
+    <endpoint>/segments/earlier-*.parquet labels that others replaced, with who did so and when
     <endpoint>/segments/lock
 
 A change writes new files, then the index with the next number, then deletes what the index calls done: blocks
@@ -76,6 +78,8 @@ class Index:
     consumed: tuple[str, ...] = ()
     """Blocks and label documents of the last change, relative to the endpoint's folder."""
     replaced: tuple[str, ...] = ()
+    refused: LabelFile | None = None
+    earlier: tuple[LabelFile, ...] = ()
 
     def encode(self) -> bytes:
         return json.dumps({"format": 1, **asdict(self)}).encode()
@@ -90,6 +94,8 @@ class Index:
             pending=LabelFile.of(d["pending"]) if d["pending"] else None,
             consumed=tuple(d["consumed"]),
             replaced=tuple(d["replaced"]),
+            refused=LabelFile.of(d["refused"]) if d.get("refused") else None,
+            earlier=tuple(LabelFile.of(s) for s in d.get("earlier", ())),
         )
 
 
@@ -197,5 +203,5 @@ def _load(folder: Path) -> Index:
 
 def _number(path: Path) -> int:
     """The change that a file belongs to; 0 for a file that is not ours."""
-    match = re.fullmatch(r"(?:rows|labels|pending)-(\d+)-\d+\.parquet", path.name)
+    match = re.fullmatch(r"(?:rows|labels|pending|refused|earlier)-(\d+)-\d+\.parquet", path.name)
     return int(match[1]) if match else 0

@@ -1,10 +1,10 @@
-"""Labels: what came true, by prediction id. They may come late, twice, in conflict, or before their row."""
+"""Files of labels: what came true, by prediction id. They may come late, twice, in conflict, or before their row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,71 +12,62 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlplatform.data.arrow import below_each_other
-from mlplatform.data.index import History, LabelFile
-from mlplatform.ports.data import Labelled
+from mlplatform.data.index import History, Index, LabelFile
+from mlplatform.data.times import epoch_us
+from mlplatform.domain.joining import Place
+from mlplatform.domain.truth import Label
+from mlplatform.ports.data import Correction
 from mlplatform.stats.batch import Array
-from mlplatform.stats.spec import is_null
 
 LABEL_ROWS = 262_144
 """A file of labels is filled up to this."""
 SCHEMA = pa.schema([("id", pa.string()), ("label", pa.string())])
+"""A label is JSON text, so that numbers, text and booleans survive."""
 NOTHING = pa.Table.from_batches([], SCHEMA)  # `empty_table` would load pandas
+REFUSED = pa.schema([*SCHEMA, ("model", pa.string()), ("version", pa.int32())])
+EARLIER = pa.schema([*SCHEMA, ("by", pa.string()), ("at_us", pa.int64()), ("actor", pa.string())])
+"""`label` was replaced by the label `by`."""
+
+Files = tuple[LabelFile, ...]
+Gone = tuple[str, ...]
+"""Files that others replace."""
 
 
-def to_table(ids: Iterable[Any], truth: Iterable[Any]) -> pa.Table:
-    """Labels as JSON text, so that numbers, text and booleans survive; a null is no label and left out."""
-    pairs = [(str(i), json.dumps(_plain(t))) for i, t in zip(ids, truth, strict=True) if not is_null(t)]
-    return pa.table({"id": [i for i, _ in pairs], "label": [t for _, t in pairs]}, SCHEMA)
+def to_table(labels: Mapping[str, Label]) -> pa.Table:
+    return pa.table({"id": list(labels), "label": [json.dumps(label) for label in labels.values()]}, SCHEMA)
 
 
-def read_document(path: Path) -> pa.Table:
-    """Labels that came by HTTP; ValueError or KeyError when it is not such a document."""
-    items = json.loads(path.read_bytes())["labels"]
-    if not all(isinstance(item, dict) for item in items):
-        raise ValueError("labels must be objects with id and label")
-    return to_table((item["id"] for item in items), (item["label"] for item in items))
+def to_labels(table: pa.Table) -> dict[str, Label]:
+    return {
+        name: json.loads(label)
+        for name, label in zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True)
+    }
 
 
-def add(
-    history: History, labels: pa.Table
-) -> tuple[Labelled, tuple[LabelFile, ...], LabelFile | None, tuple[str, ...]]:
-    """Write new labels. Returns the counts; then the history's label files, pending file, replaced files."""
-    labels, repeated, conflicting = _first_of_each(labels)
-    waiting = pending(history)
-    for known in (lookup(history, labels["id"]), waiting):
-        again, differing, labels = _compare(labels, known)
-        repeated, conflicting = repeated + again, conflicting + differing
-    there = _rows_there(history, labels["id"])
-    matched, unmatched = labels.filter(there), labels.filter(pc.invert(there))
-    files, replaced = add_matched(history, matched)
-    waits, gone = history.index.pending, tuple[str, ...]()
-    if unmatched.num_rows:
-        waits, gone = rewrite_pending(history, pa.concat_tables([waiting, unmatched]))
-    counts = Labelled(matched.num_rows, unmatched.num_rows, repeated, conflicting)
-    return counts, files, waits, (*replaced, *gone)
+# ---- joined labels
 
 
-def add_matched(history: History, labels: pa.Table) -> tuple[tuple[LabelFile, ...], tuple[str, ...]]:
+def add_matched(history: History, files: Files, labels: pa.Table) -> tuple[Files, Gone]:
     """Write labels whose rows are there; files of few labels are merged into larger ones."""
-    files, replaced = list(history.index.labels), []
-    if not labels.num_rows:
-        return tuple(files), ()
-    while files and files[-1].rows <= 4 * labels.num_rows and files[-1].rows + labels.num_rows <= LABEL_ROWS:
-        old = files.pop()
-        replaced.append(old.file)
-        labels = pa.concat_tables([history.table(old.file), labels])
-    files.append(_write(history, "labels", labels))
-    return tuple(files), tuple(replaced)
+    return _append(history, "labels", files, labels)
 
 
-def rewrite_pending(history: History, labels: pa.Table) -> tuple[LabelFile | None, tuple[str, ...]]:
-    """All labels that wait now; the file that they replace."""
-    old = (history.index.pending.file,) if history.index.pending else ()
-    return (_write(history, "pending", labels) if labels.num_rows else None), old
-
-
-def pending(history: History) -> pa.Table:
-    return history.table(history.index.pending.file) if history.index.pending else NOTHING
+def without(history: History, files: Files, ids: Sequence[str]) -> tuple[Files, Gone]:
+    """The same labels but for those of some rows; only files that hold one are written anew."""
+    if not ids:
+        return files, ()
+    wanted, kept, gone = pa.array(ids, pa.string()), list[LabelFile](), list[str]()
+    for file in files:
+        table = history.table(file.file)
+        among = pc.is_in(table["id"], value_set=wanted)
+        if not pc.any(among).as_py():
+            kept.append(file)
+            continue
+        gone.append(file.file)
+        left = table.filter(pc.invert(among))
+        if left.num_rows:
+            kept.append(_write(history, "labels", left, 1 + len(gone)))
+    return tuple(kept), tuple(gone)
 
 
 def lookup(history: History, ids: pa.ChunkedArray) -> pa.Table:
@@ -100,76 +91,76 @@ def truth_of(ids: pa.ChunkedArray, known: pa.Table) -> tuple[Array, Array]:
     return values[np.asarray(codes.to_numpy())], labelled
 
 
+# ---- labels that are not joined
+
+
+def pending(history: History) -> pa.Table:
+    return history.table(history.index.pending.file) if history.index.pending else NOTHING
+
+
+def rewrite_pending(history: History, labels: pa.Table) -> tuple[LabelFile | None, Gone]:
+    """All labels that wait now; the file that they replace."""
+    return _rewrite(history, "pending", history.index.pending, labels)
+
+
+def refused(history: History) -> dict[str, tuple[Label, Place]]:
+    """Labels that do not fit their rows, which have no other."""
+    if history.index.refused is None:
+        return {}
+    columns = (history.table(history.index.refused.file)[name].to_pylist() for name in REFUSED.names)
+    return {
+        name: (json.loads(label), (model, version))
+        for name, label, model, version in zip(*columns, strict=True)
+    }
+
+
+def rewrite_refused(
+    history: History, aside: Mapping[str, tuple[Label, Place]]
+) -> tuple[LabelFile | None, Gone]:
+    rows = [(name, json.dumps(label), *place) for name, (label, place) in aside.items()]
+    return _rewrite(history, "refused", history.index.refused, _of_rows(rows, REFUSED))
+
+
+def add_earlier(
+    history: History, earlier: Mapping[str, Label], now: Mapping[str, Label], by: Correction
+) -> tuple[Files, Gone]:
+    """Remember labels that are replaced."""
+    at = epoch_us(by.at)
+    rows = [(name, json.dumps(old), json.dumps(now[name]), at, by.actor) for name, old in earlier.items()]
+    return _append(history, "earlier", history.index.earlier, _of_rows(rows, EARLIER))
+
+
+def with_labels(index: Index, **parts: tuple[Any, Gone]) -> Index:
+    """The next index: the files of each part, and all that they replace."""
+    gone = tuple(name for _, names in parts.values() for name in names)
+    return replace(index, replaced=gone, consumed=(), **{name: files for name, (files, _) in parts.items()})
+
+
 # ---- helpers
 
 
-def _write(history: History, kind: str, labels: pa.Table) -> LabelFile:
-    ordered = labels.sort_by("id")
+def _append(history: History, kind: str, files: Files, table: pa.Table) -> tuple[Files, Gone]:
+    kept, gone = list(files), list[str]()
+    if not table.num_rows:
+        return files, ()
+    while kept and kept[-1].rows <= 4 * table.num_rows and kept[-1].rows + table.num_rows <= LABEL_ROWS:
+        old = kept.pop()
+        gone.append(old.file)
+        table = pa.concat_tables([history.table(old.file), table])
+    return (*kept, _write(history, kind, table)), tuple(gone)
+
+
+def _rewrite(
+    history: History, kind: str, old: LabelFile | None, table: pa.Table
+) -> tuple[LabelFile | None, Gone]:
+    return (_write(history, kind, table) if table.num_rows else None), (old.file,) if old else ()
+
+
+def _write(history: History, kind: str, table: pa.Table, number: int = 0) -> LabelFile:
+    ordered = table.sort_by("id")
     low, high = ordered["id"][0].as_py(), ordered["id"][-1].as_py()
-    return LabelFile(history.write(kind, ordered), ordered.num_rows, (low, high))
+    return LabelFile(history.write(kind, ordered, number), ordered.num_rows, (low, high))
 
 
-def _first_of_each(labels: pa.Table) -> tuple[pa.Table, int, int]:
-    """The first label of every id; how many others said the same, and how many something else."""
-    seen: dict[str, str] = {}
-    keep: list[bool] = []
-    repeated = conflicting = 0
-    for name, label in zip(labels["id"].to_pylist(), labels["label"].to_pylist(), strict=True):
-        keep.append(name not in seen)
-        if keep[-1]:
-            seen[name] = label
-        elif _same(seen[name], label):
-            repeated += 1
-        else:
-            conflicting += 1
-    if not repeated + conflicting:
-        return labels, 0, 0
-    return labels.filter(pa.array(keep, pa.bool_())), repeated, conflicting
-
-
-def _compare(labels: pa.Table, known: pa.Table) -> tuple[int, int, pa.Table]:
-    """How many of the labels are known alike, how many otherwise; and those that are not known."""
-    place = pc.index_in(labels["id"], value_set=known["id"].combine_chunks())
-    is_known = pc.is_valid(place)
-    old = pc.take(known["label"], pc.drop_null(place)).to_pylist()
-    new = labels["label"].filter(is_known).to_pylist()
-    same = sum(map(_same, old, new))
-    return same, len(old) - same, labels.filter(pc.invert(is_known))
-
-
-def _rows_there(history: History, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Which of the ids were captured."""
-    found: list[pa.Array] = [pa.array([], pa.string())]
-    if len(ids):
-        low, high = pc.min_max(ids).as_py().values()
-        wanted = ids.combine_chunks()
-        for segment in history.index.segments:
-            if segment.ids[0] <= high and segment.ids[1] >= low:
-                there = history.table(segment.file, ["id"])["id"]
-                found.extend(there.filter(pc.is_in(there, value_set=wanted)).chunks)
-    return pc.is_in(ids, value_set=pa.chunked_array(found).combine_chunks())
-
-
-def _same(a: str, b: str) -> bool:
-    """1, 1.0, true and "1" are the same label: a CSV file and a JSON document may write it differently."""
-    return a == b or _key(json.loads(a)) == _key(json.loads(b))
-
-
-def _key(label: Any) -> str:
-    if isinstance(label, bool):
-        return str(int(label))
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str | int | float | bool):
-        return value
-    raise ValueError(f"a label is a number, text or true/false, not {type(value).__name__}")
-
-
-def in_any(ids: pa.ChunkedArray, tables: Sequence[pa.Table]) -> pa.ChunkedArray:
-    """Which of the ids occur among the rows of the tables."""
-    there = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
-    return pc.is_in(ids, value_set=there.combine_chunks())
+def _of_rows(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)

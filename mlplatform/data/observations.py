@@ -9,19 +9,27 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from mlplatform.data import labels, profiles, windows
+from mlplatform.data import joining, labels, profiles, windows
 from mlplatform.data.capture import Block, Note, add_rows, batches
 from mlplatform.data.files import link_or_copy
 from mlplatform.data.index import History, reading, writing
 from mlplatform.data.retention import expire
 from mlplatform.data.times import epoch_us, from_epoch_us
 from mlplatform.data.windows import Span
+from mlplatform.domain.truth import Rules, anything
 from mlplatform.errors import UsageError
-from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Profiling, Retention
+from mlplatform.ports.data import (
+    EVERYTHING,
+    Correction,
+    Ingested,
+    KeptAside,
+    Labelled,
+    Observed,
+    Profiling,
+    Retention,
+)
 from mlplatform.stats.batch import Array
+from mlplatform.stats.given import Given, read_given
 from mlplatform.stats.profile import Profile
 from mlplatform.stats.spec import ReferenceSpec
 
@@ -31,9 +39,9 @@ PARTS = ("capture", "inbox", "segments")
 class FolderObservations:
     """Port `Observations`. Any number of processes may use it at once; no row is lost or doubled."""
 
-    def __init__(self, folder: Callable[[str], Path]) -> None:
-        """`folder`: from an endpoint's name to its folder (port `Documents`)."""
-        self._folder = folder
+    def __init__(self, folder: Callable[[str], Path], rules: Rules = anything) -> None:
+        """`folder`: from an endpoint's name to its folder (port `Documents`). `rules`: what may be true of a row."""
+        self._folder, self._rules = folder, rules
 
     def ingest(
         self, endpoint: str, keep: Retention = EVERYTHING, profiling: Profiling | None = None
@@ -45,24 +53,23 @@ class FolderObservations:
             return Ingested(0, 0, 0)
         with writing(folder) as history:
             for good, damaged in batches(folder):
-                _take_in(history, good, profiles.keeper(profiling))
+                _take_in(history, good, profiles.keeper(profiling), self._rules)
                 blocks, rows = blocks + len(good), rows + sum(table.num_rows for _, table in good)
                 aside += _set_aside(folder, damaged)
-            aside += _take_inbox(history)
+            aside += _take_inbox(history, self._rules)
+            if (index := joining.reconsidered(history, self._rules)) is not None:
+                history.commit(index)
             if keep != EVERYTHING:
                 expired = expire(history, keep)
         return Ingested(blocks, rows, aside, expired)
 
-    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
-        """Keep labels by prediction id; nulls are left out. Raises UsageError for what is no label."""
+    def label(self, endpoint: str, ids: Array, truth: Array, replacing: Correction | None = None) -> Labelled:
+        """Keep labels by prediction id; those that do not fit are counted, told and kept aside."""
         if len(ids) != len(truth):
             raise UsageError(what=f"{len(ids)} ids but {len(truth)} labels")
-        try:
-            table = labels.to_table(ids, truth)
-        except (TypeError, ValueError) as error:
-            raise UsageError(what=str(error)) from error
+        given = read_given(ids, truth)
         with writing(self._folder(endpoint)) as history:
-            return _add_labels(history, table, ())
+            return _add_labels(history, [given], self._rules, by=replacing)
 
     def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
         with reading(self._folder(endpoint)) as history:
@@ -86,7 +93,7 @@ class FolderObservations:
         """
         with reading(self._folder(endpoint)) as history:
             span = replace(_span(history, start, end, time, model), shadow=shadow)
-            return windows.read(history, span, labelled, columns)
+            return windows.read(history, span, labelled, columns, self._rules)
 
     def profile(
         self,
@@ -106,6 +113,10 @@ class FolderObservations:
         with reading(self._folder(endpoint)) as history:
             return history.index.pending.rows if history.index.pending else 0
 
+    def aside(self, endpoint: str) -> KeptAside:
+        with reading(self._folder(endpoint)) as history:
+            return joining.kept_aside(history, self._rules)
+
     def copied(self, endpoint: str, into: Path) -> FolderObservations:
         """By hard links where the disk has them: files are replaced here, never written into."""
         source, copy = self._folder(endpoint), into / endpoint
@@ -115,7 +126,7 @@ class FolderObservations:
                     (copy / path.parent.name).mkdir(parents=True, exist_ok=True)
                     with suppress(FileNotFoundError):  # a server's own temporary name
                         link_or_copy(path, copy / path.parent.name / path.name)
-        return FolderObservations(lambda name: copy if name == endpoint else self._folder(name))
+        return FolderObservations(lambda name: copy if name == endpoint else self._folder(name), self._rules)
 
 
 def _span(
@@ -125,44 +136,44 @@ def _span(
     return Span(windows.event_column(history, time), first, last, model)
 
 
-def _take_in(history: History, blocks: list[Block], note: Note) -> None:
+def _take_in(history: History, blocks: list[Block], note: Note, rules: Rules) -> None:
     """One change: rows become segments, labels that waited for them are matched, the blocks are done."""
     if not blocks:
         return
     tables = [table for _, table in blocks]
     segments, replaced = add_rows(history, tables, note)
-    waiting = labels.pending(history)
-    files, waits, gone = history.index.labels, history.index.pending, replaced
-    if waiting.num_rows:
-        came = labels.in_any(waiting["id"], tables)
-        if pc.any(came).as_py():
-            files, merged = labels.add_matched(history, waiting.filter(came))
-            waits, old = labels.rewrite_pending(history, waiting.filter(pc.invert(came)))
-            gone = (*replaced, *merged, *old)
+    index = joining.arrived(history, tables, rules)
     consumed = tuple(name for name, _ in blocks)
-    index = replace(history.index, segments=segments, labels=files, pending=waits)
-    history.commit(replace(index, consumed=consumed, replaced=gone))
+    history.commit(
+        replace(index, segments=segments, consumed=consumed, replaced=(*replaced, *index.replaced))
+    )
 
 
-def _add_labels(history: History, table: pa.Table, consumed: tuple[str, ...]) -> Labelled:
-    counts, files, waits, gone = labels.add(history, table)
-    if consumed or counts.matched or counts.pending:
-        index = replace(history.index, labels=files, pending=waits)
-        history.commit(replace(index, consumed=consumed, replaced=gone))
+def _add_labels(
+    history: History,
+    given: list[Given],
+    rules: Rules,
+    consumed: tuple[str, ...] = (),
+    by: Correction | None = None,
+) -> Labelled:
+    counts, index = joining.add(history, given, rules, by)
+    if consumed or index is not None:
+        index = index or labels.with_labels(history.index)
+        history.commit(replace(index, consumed=consumed))
     return counts
 
 
-def _take_inbox(history: History) -> int:
+def _take_inbox(history: History, rules: Rules) -> int:
     """Labels that came by HTTP, all in one change; the number of documents that were set aside."""
-    tables, names, damaged = [], [], []
+    given, names, damaged = [], [], []
     for path in sorted((history.endpoint / "inbox").glob("*.json")):
         try:
-            tables.append(labels.read_document(path))
+            given.append(joining.read_document(path))
             names.append(f"inbox/{path.name}")
         except (OSError, ValueError, KeyError, TypeError):
             damaged.append(path)
-    if tables:
-        _add_labels(history, pa.concat_tables(tables), tuple(names))
+    if given:
+        _add_labels(history, given, rules, tuple(names))
     return _set_aside(history.endpoint, damaged)
 
 

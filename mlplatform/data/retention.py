@@ -20,16 +20,24 @@ _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7"
 def expire(history: History, keep: Retention) -> int:
     """Take out what need not be kept; how many rows that were."""
     by_age = sorted(history.index.segments, key=lambda segment: segment.times[""][1])
-    old = _too_old(by_age, keep)
-    gone = old + _too_much(history, by_age[len(old) :], keep)
+    aged = _too_old(by_age, keep)
+    gone = aged + _too_much(history, by_age[len(aged) :], keep)
     waits, old_waits = _pending(history, keep)
     if not gone and not old_waits:
         return 0
     files = {segment.file for segment in gone}
     segments = tuple(s for s in history.index.segments if s.file not in files)
-    known = tuple(f for f in history.index.labels if _may_have_rows(f, segments))
-    replaced = (*files, *(f.file for f in history.index.labels if f not in known), *old_waits)
-    index = replace(history.index, segments=segments, labels=known, pending=waits)
+    now = history.index
+    old = [f for f in (*now.labels, *now.earlier, now.refused) if f and not _may_have_rows(f, segments)]
+    index = replace(
+        now,
+        segments=segments,
+        labels=tuple(f for f in now.labels if f not in old),
+        earlier=tuple(f for f in now.earlier if f not in old),
+        refused=None if now.refused in old else now.refused,
+        pending=waits,
+    )
+    replaced = (*files, *(f.file for f in old), *old_waits)
     history.commit(replace(index, consumed=(), replaced=replaced))
     return sum(segment.rows for segment in gone)
 

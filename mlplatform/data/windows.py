@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 from mlplatform.data.arrow import below_each_other, column_of, to_numpy
 from mlplatform.data.capture import CONTEXT, FEATURE, plain_name, ticks_of
 from mlplatform.data.index import History, Range, Segment
-from mlplatform.data.labels import lookup, truth_of
+from mlplatform.data.joining import as_ruled
+from mlplatform.data.labels import lookup, refused, truth_of
 from mlplatform.domain.counts import SHADOW
+from mlplatform.domain.truth import Rules, anything
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.ports.data import Observed
 from mlplatform.stats.batch import Array
@@ -70,24 +72,50 @@ def overlapping(history: History, given: Span) -> list[Segment]:
     return [s for s in history.index.segments if given.meets(_range(s, given.column))]
 
 
-def read(history: History, given: Span, labelled: bool, columns: bool = True) -> Observed:
+def read(
+    history: History, given: Span, labelled: bool, columns: bool = True, rules: Rules = anything
+) -> Observed:
     """Rows of a span, oldest first; without `columns` only what was answered and what came true."""
     parts = [_part(history, segment, given, columns) for segment in overlapping(history, given)]
     parts = [part for part in parts if part[0].num_rows]
     if not parts:
         return nothing()
     ids = pa.chunked_array([chunk for table, _ in parts for chunk in table["id"].chunks])
+    models, versions = (_together([table for table, _ in parts], name) for name in ("model", "version"))
     truth, has_truth = truth_of(ids, lookup(history, ids))
+    truth, misfit = as_ruled(truth, has_truth, models, versions, rules)
+    left_out = _by_version(versions[misfit | _is_among(ids, refused(history))])
+    has_truth &= ~misfit
     if labelled:
         parts = _only(parts, has_truth)
         truth, has_truth = truth[has_truth], has_truth[has_truth]
-    return _observed(parts, truth, has_truth) if parts else nothing()
+    return replace(_observed(parts, truth, has_truth) if parts else nothing(), refused=left_out)
 
 
 def nothing() -> Observed:
     text = np.empty(0, object)
     none = np.empty(0, np.bool_)
     return Observed(text, np.empty(0, "M8[us]"), np.empty(0, np.int32), {}, text, None, text, none)
+
+
+def _together(tables: Sequence[pa.Table], name: str) -> Array:
+    """One column of all tables, below each other; empty text where a table lacks it."""
+    parts = [
+        to_numpy(table[name]) if name in table.column_names else np.full(table.num_rows, "", object)
+        for table in tables
+    ]
+    return np.concatenate(parts)
+
+
+def _is_among(ids: pa.ChunkedArray, names: Collection[str]) -> Array:
+    if not names:
+        return np.zeros(len(ids), np.bool_)
+    return to_numpy(pc.is_in(ids, value_set=pa.array(list(names), pa.string())))
+
+
+def _by_version(versions: Array) -> dict[int, int]:
+    numbers, counts = np.unique(versions, return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 # ---- one segment

@@ -34,8 +34,11 @@ class Kind(StrEnum):
     TARGET_CHOSEN = "target_chosen"
     """Where the server of the stage's endpoint runs; the version is the one that it answers with."""
 
+    LABELS_REPLACED = "labels_replaced"
+    """What came true of rows that it answered was corrected; the version is the one that answered most of them."""
 
-_STAY = (Kind.REGISTERED, Kind.APPROVED, Kind.REFUSED, Kind.TARGET_CHOSEN)
+
+_STAY = (Kind.REGISTERED, Kind.APPROVED, Kind.REFUSED, Kind.TARGET_CHOSEN, Kind.LABELS_REPLACED)
 MOVES = tuple(kind for kind in Kind if kind not in _STAY)
 """Kinds that may take a version into a stage or out of it."""
 

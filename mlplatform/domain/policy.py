@@ -46,6 +46,9 @@ class Data:
     """Column with the event's time. Without it the time of the prediction counts."""
     context: tuple[str, ...] = ()
     """Columns that a request may carry beside the features: captured, never shown to the model."""
+    new_classes: bool = False
+    """Whether a label may be a class that the version which answered does not know: its answer is wrong then. Else such
+    labels are kept aside."""
     evaluate: EvaluateOn = field(default_factory=EvaluateOn)
     """The rows that candidate and incumbent answer."""
 

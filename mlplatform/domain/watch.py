@@ -27,6 +27,10 @@ class State(StrEnum):
     """Not enough data to tell."""
 
 
+LABELS, REFUSED = "labels", "refused"
+"""The signal that labels were left out, and its detail: how many."""
+
+
 @dataclass(frozen=True)
 class Signal:
     """One metric's reading of one window."""
@@ -53,6 +57,11 @@ class Window:
     rows: int
     labelled: int
     signals: tuple[Signal, ...] = ()
+
+    @property
+    def refused(self) -> int:
+        """Labels of its rows that were left out, because they do not fit."""
+        return sum(int(s.details.get(REFUSED, 0)) for s in self.signals if s.metric == LABELS)
 
     @property
     def alarms(self) -> tuple[Signal, ...]:
@@ -104,5 +113,7 @@ def _alarm(window: Window) -> str:
 
 
 def _calm(window: Window) -> str:
-    unknown = [s.because for s in window.signals if s.state is State.UNKNOWN]
-    return "not enough data: " + "; ".join(unknown) if unknown else "every metric within its limits"
+    unknown = [s.because for s in window.signals if s.state is State.UNKNOWN and s.metric != LABELS]
+    told = [s.because for s in window.signals if s.metric == LABELS]
+    calm = "not enough data: " + "; ".join(unknown) if unknown else "every metric within its limits"
+    return "; ".join([calm, *told])

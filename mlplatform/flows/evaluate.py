@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from mlplatform.domain.bundle import Task
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.verdict import Evaluation, Finding, Measurement, Verdict
 from mlplatform.domain.version import Version
@@ -84,7 +85,7 @@ def measure(
         bundle_digest=version.digest,
         data_digest=rows.digest,
         rows=len(rows.truth),
-        measurements=tuple(_headline(metric, rows.truth, answers) for metric in HEADLINES[task.kind]),
+        measurements=tuple(_headline(metric, rows.truth, answers, task) for metric in HEADLINES[task.kind]),
         predictions_path=path,
         at=world.clock.now(),
         details={"source": rows.source, "sha256": checksum},
@@ -193,8 +194,8 @@ def _trained_at(world: World, version: Version) -> datetime:
 # --- one version's answers ------------------------------------------------------------------------------------------
 
 
-def _headline(metric: str, truth: Array, answers: Answers) -> Measurement:
-    estimate = interval(metric, truth, answers)
+def _headline(metric: str, truth: Array, answers: Answers, task: Task) -> Measurement:
+    estimate = interval(metric, truth, answers, classes=task.classes or None)
     return Measurement(metric, estimate.value, estimate.low, estimate.high, estimate.n)
 
 

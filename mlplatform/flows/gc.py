@@ -17,7 +17,7 @@ from mlplatform.domain.policy import Gc, Policy
 from mlplatform.domain.retention import FREED, is_collected, protected, since
 from mlplatform.domain.version import Version
 from mlplatform.errors import Refused
-from mlplatform.flows.monitor import LOOK_BACK
+from mlplatform.flows.labelling import LOOK_BACK
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.store import Stored
 

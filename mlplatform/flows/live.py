@@ -158,7 +158,9 @@ class Gathering:
         new, old = self._both(facts, since)
         known = np.flatnonzero(new.labelled)
         parts = [self._losses(facts, new.take(known), old.take(known))] if len(known) else []
-        rows = _of(self._read(since), facts.version)
+        read = self._read(since)
+        facts = replace(facts, refused_labels=read.refused.get(facts.version.number, 0))
+        rows = _of(read, facts.version)
         inputs = self.world.bundles.manifest(facts.incumbent.digest).inputs
         asked_for = rows.labelled & rows_with_values(rows.columns, inputs)
         rows = rows.take(np.flatnonzero(asked_for)[:MOST_LABELS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,24 +11,24 @@ import numpy as np
 from mlplatform.domain.duration import duration
 from mlplatform.domain.ledger import Kind
 from mlplatform.domain.policy import Policy
+from mlplatform.domain.truth import said_of
 from mlplatform.domain.verdict import Evaluation
 from mlplatform.domain.version import Version
-from mlplatform.domain.watch import Decision, Signal, Window, decide
+from mlplatform.domain.watch import LABELS, REFUSED, Decision, Signal, State, Window, decide
 from mlplatform.errors import ChangedBytes
 from mlplatform.flows.evaluate import load_answers
 from mlplatform.flows.intake import profile_then, take_in
+from mlplatform.flows.labelling import LOOK_BACK
 from mlplatform.flows.probation import version_of
 from mlplatform.flows.sound import has_bytes
 from mlplatform.flows.world import World
-from mlplatform.ports.data import Ingested, Observed, Retention
+from mlplatform.ports.data import Ingested, KeptAside, Observed, Retention
 from mlplatform.ports.extensions import Reference, WindowData
 from mlplatform.stats.batch import Array, Columns, LateColumns
 from mlplatform.stats.labels import Answers, to_labels, to_scores
 from mlplatform.stats.profile import Profile
 from mlplatform.stats.spec import ReferenceSpec
 
-LOOK_BACK = 8
-"""Closed windows that are read again when labels came late."""
 MONTH = timedelta(days=30)
 
 
@@ -40,6 +40,8 @@ class Watched:
     windows: tuple[tuple[Window, Decision], ...]
     """New ones and those that late labels changed, oldest first."""
     pending_labels: int
+    refused_labels: KeptAside = field(default_factory=KeptAside)
+    """Labels that do not fit the rows they are for."""
 
 
 def monitor(
@@ -63,7 +65,12 @@ def monitor(
     if keep:
         for window, decision in seen:
             world.windows.save(window, decision)
-    return Watched(ingested, tuple(seen), world.observations.pending(endpoint))
+    return Watched(
+        ingested,
+        tuple(seen),
+        world.observations.pending(endpoint),
+        world.observations.aside(endpoint),
+    )
 
 
 def _keep(world: World, policy: Policy) -> Retention:
@@ -130,7 +137,9 @@ def _floor(moment: datetime, step: timedelta) -> datetime:
 
 
 def _grew(stretch: _Stretch, window: Window) -> bool:
-    return int(stretch.read().labelled.sum()) != window.labelled
+    observed = stretch.read()
+    now = int(observed.labelled.sum()), sum(observed.refused.values())
+    return now != (window.labelled, window.refused)
 
 
 def _measure(stretch: _Stretch) -> Window | None:
@@ -154,8 +163,15 @@ def _measure(stretch: _Stretch) -> Window | None:
         version.number,
         observed.rows,
         int(observed.labelled.sum()),
-        tuple(signals),
+        (*signals, *_left_out(observed)),
     )
+
+
+def _left_out(observed: Observed) -> list[Signal]:
+    """That the window may be blind, because what came true does not fit."""
+    if not (refused := sum(observed.refused.values())):
+        return []
+    return [Signal(LABELS, State.UNKNOWN, said_of(refused), details={REFUSED: refused})]
 
 
 def _window_data(stretch: _Stretch, version: Version, reference: Reference, rows: Observed) -> WindowData:

@@ -9,6 +9,7 @@ from mlplatform.domain.counts import Counts
 from mlplatform.domain.policy import Policy
 from mlplatform.domain.rollout import Next, ProbationFacts, Rollout, next_in_probation
 from mlplatform.domain.rollout_plan import Probation
+from mlplatform.domain.truth import said_of
 from mlplatform.domain.version import Version
 from mlplatform.flows.counted import Seen, incumbent_before, shifts, since
 from mlplatform.flows.world import World
@@ -39,13 +40,15 @@ def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts
     failed, requests = seen.failed, seen.requests
     if why := _failing(seen, limits) or _refusing(seen.counts, before, limits):
         return ProbationFacts(requests, failed, 0, why)
-    unknown = "" if before.asked else "refusals are not judged: the version before was asked nothing"
+    unknown = [] if before.asked else ["refusals are not judged: the version before was asked nothing"]
     observed = world.observations.read(
         rollout.endpoint, time=policy.data.time, labelled=True, model=rollout.model
     )
     mine = observed.take(observed.versions == rollout.version)
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
-    return ProbationFacts(requests, failed, mine.rows, why, unknown)
+    if left_out := said_of(observed.refused.get(rollout.version, 0)):
+        unknown.append(left_out)
+    return ProbationFacts(requests, failed, mine.rows, why, "; ".join(unknown))
 
 
 def _failing(seen: Seen, limits: Probation) -> str:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from mlplatform.domain.governor import Permit, Retraining, may_retrain
 from mlplatform.domain.policy import Policy
+from mlplatform.domain.truth import said_of
 from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
 from mlplatform.flows.intake import take_in
@@ -160,6 +161,8 @@ def _train(
 
 def _extra_data(world: World, policy: Policy, name: str) -> tuple[Path | None, int]:
     observed = extra_rows(world, policy)
+    if observed is not None and (left_out := said_of(sum(observed.refused.values()))):
+        world.progress(f"{left_out}; their rows are not learnt from")
     if observed is None or observed.rows == 0:
         return None, 0
     path = world.work / f"retrain-{name}.parquet"

@@ -11,6 +11,7 @@ import numpy as np
 from mlplatform.domain.canonical import digest
 from mlplatform.domain.duration import duration
 from mlplatform.domain.policy import Policy
+from mlplatform.domain.truth import said_of
 from mlplatform.domain.version import Version
 from mlplatform.errors import UsageError, WorldError
 from mlplatform.flows.sound import demand_evidence
@@ -97,7 +98,9 @@ def _labelled(world: World, policy: Policy, version: Version, incumbent: Version
     observed = world.observations.read(
         endpoint.name, start, None, policy.data.time, labelled=True, model=policy.model
     )
+    refused = said_of(sum(observed.refused.values()))
     source = f"{observed.rows} labelled rows {start:%Y-%m-%d %H:%M} .. {end:%Y-%m-%d %H:%M}"
+    source += f", {refused}" if refused else ""
     offered = _Offered(observed.columns, observed.truth, observed.times, source)
     rows = _unseen(world, policy, version, incumbent, offered)
     return rows if len(rows.truth) >= policy.data.evaluate.min_rows else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mlplatform.domain.bundle import Column
+from mlplatform.domain.truth import BadLabel
 from mlplatform.stats.batch import Array, Columns, dense, take
 from mlplatform.stats.profile import Profile
 from mlplatform.stats.spec import ReferenceSpec
@@ -42,9 +43,12 @@ class Observed:
     predictions: Array
     scores: Array | None
     truth: Array
-    """(n,) object; None where the label is not known."""
+    """(n,) object, as the version that answered would say it; None where the label is not known."""
     labelled: Array
     """(n,) bool"""
+    refused: Mapping[int, int] = field(default_factory=dict)
+    """By version: rows with a label that does not fit, which count as not labelled. Of all rows that were asked for,
+    whichever are taken of them."""
 
     @property
     def rows(self) -> int:
@@ -62,6 +66,7 @@ class Observed:
             scores=None if self.scores is None else dense(self.scores[rows]),
             truth=self.truth[rows],
             labelled=self.labelled[rows],
+            refused=self.refused,
         )
 
 
@@ -101,6 +106,15 @@ class Profiling:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """How many labels of a version's rows were replaced."""
+
+    model: str
+    version: int
+    labels: int
+
+
+@dataclass(frozen=True)
 class Labelled:
     matched: int
     pending: int
@@ -108,6 +122,34 @@ class Labelled:
     repeated: int
     conflicting: int = 0
     """Ids that already have another label; the first one stays."""
+    empty: int = 0
+    """Nulls, which say nothing."""
+    refused: int = 0
+    """Labels that are not joined: they cannot be true of their row, or no prediction has such an id."""
+    unknown_class: int = 0
+    """Labels that are not joined: classes that the version does not know."""
+    replaced: int = 0
+    """Ids that have this label now instead of another."""
+    bad: tuple[BadLabel, ...] = ()
+    """Of the labels that are not joined the first ones."""
+    corrected: tuple[Corrected, ...] = ()
+    """Replaced labels of rows that were captured."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Who replaces labels, and when."""
+
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class KeptAside:
+    """Labels that do not fit their rows, which have no other."""
+
+    labels: int = 0
+    examples: tuple[BadLabel, ...] = ()
 
 
 class Observations(Protocol):
@@ -119,7 +161,9 @@ class Observations(Protocol):
         """Blocks into Parquet segments; a block is deleted only once its segment is safe. Then what need not be kept
         goes, with its labels."""
 
-    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled: ...
+    def label(self, endpoint: str, ids: Array, truth: Array, replacing: Correction | None = None) -> Labelled:
+        """Join labels with their rows; those that do not fit the version that answered are kept aside. With `replacing`
+        other labels that the rows had go, and are kept with who replaced them."""
 
     def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
         """Times of the oldest and the newest captured row."""
@@ -155,6 +199,8 @@ class Observations(Protocol):
         what is more than one value a row."""
 
     def pending(self, endpoint: str) -> int: ...
+
+    def aside(self, endpoint: str) -> KeptAside: ...
 
     def copied(self, endpoint: str, into: Path) -> Observations:
         """As it is now, in an empty folder on the same disk: what is ingested or labelled there stays there."""

@@ -307,6 +307,8 @@ class LiveFacts:
     """On labelled rows, oldest first: 0 or 1 for classes, the absolute error for values."""
     incumbent_losses: Array = field(default_factory=lambda: np.empty(0))
     """On the same rows."""
+    refused_labels: int = 0
+    """Rows of the version with a label that was left out, because it does not fit."""
 
 
 class Judge(Protocol):

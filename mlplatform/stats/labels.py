@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplatform.domain.truth import label_key
 from mlplatform.errors import UnknownName, UsageError
 from mlplatform.stats.arrays import Array, Floats, Ints
 
@@ -92,7 +93,7 @@ def find_classes(y_true: Array, answers: Sequence[Answers], classes: Sequence[An
     """
     if classes is not None:
         return np.asarray(classes)
-    seen = np.unique(np.concatenate([np.asarray(y_true), *(np.asarray(item.labels) for item in answers)]))
+    seen = _distinct([np.asarray(y_true), *(np.asarray(item.labels) for item in answers)])
     width = next((item.scores.shape[1] for item in answers if item.scores is not None), None)
     if width is None or len(seen) == width:
         return seen
@@ -157,6 +158,17 @@ def _one_per_row(values: Array) -> Array:
     return values
 
 
+def _distinct(labels: Sequence[Array]) -> Array:
+    """The labels in order; where numbers and text stand side by side, one of each key, in the order of the keys."""
+    together = np.concatenate(labels)
+    if together.dtype != object or len({isinstance(label, str) for label in together.tolist()}) < 2:
+        return np.unique(together)
+    by_key = {label_key(label): label for label in together.tolist()}
+    out = np.empty(len(by_key), object)
+    out[:] = [by_key[key] for key in sorted(by_key)]
+    return out
+
+
 def _columns(scores: Array) -> Floats:
     return np.column_stack([1.0 - scores, scores]) if scores.ndim == 1 else scores
 
@@ -165,12 +177,3 @@ def _named(codes: Array, classes: Sequence[Any]) -> Array:
     if len(codes) and int(codes.max()) >= len(classes):
         raise UsageError(what=f"the model scores more classes than the {len(classes)} that were named")
     return np.asarray(classes)[codes]
-
-
-def label_key(label: Any) -> Any:
-    """Numbers match numbers (1 and 1.0 and np.int64(1)), text matches text, and "1" matches 1."""
-    if isinstance(label, bytes):
-        return label.decode("utf-8", "replace")
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    return str(int(label)) if isinstance(label, bool) else str(label)

@@ -98,7 +98,7 @@ def prepare(
             what=f"{metric.name}: {len(y_true)} true values but {[len(item) for item in answers]} answers"
         )
     if metric.needs == "values":
-        return y_true.astype(np.float64), tuple(np.asarray(item.labels, np.float64) for item in answers), 0
+        return _numbers(y_true), tuple(np.asarray(item.labels, np.float64) for item in answers), 0
     if metric.needs == "scores" and any(item.scores is None for item in answers):
         raise UsageError(
             what=f"{metric.name} needs probabilities, the model gives labels only",
@@ -111,6 +111,13 @@ def prepare(
     # a label outside the classes is an answer like any other, and wrong: it gets a last, artificial class
     coded = [to_codes(item.labels, names) for item in answers]
     return _wrapped(truth, len(names)), tuple(_wrapped(item, len(names)) for item in coded), len(names)
+
+
+def _numbers(truth: Array) -> Floats:
+    try:
+        return truth.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(what=f"the truth of a regression must be numbers: {error}") from error
 
 
 def as_columns(scores: Array) -> Floats:

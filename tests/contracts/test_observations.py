@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mlplatform.domain.truth import LabelRule
 from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports.data import Ingested, Labelled, Retention
+from mlplatform.ports.data import Corrected, Correction, Ingested, Labelled, Retention
 from mlplatform.stats.uneven import Uneven
-from tests.captured import Place, block, ids_of, minutes
+from tests.captured import START, Place, block, ids_of, minutes
 
 # ---- ingest and read
 
@@ -314,6 +317,206 @@ def test_labels_by_http_are_taken_in_with_the_blocks(place: Place) -> None:
     place.post(ids_of(some)[2:].tolist(), ["late"])
     assert place.observations.ingest("shop") == Ingested(1, 3, 0)
     assert place.observations.read("shop").truth.tolist() == [1, 0, "late"]
+
+
+# ---- labels that do not fit
+
+NUMBERS = LabelRule("regression")
+ADA = Correction("ada", START)
+
+
+@pytest.fixture
+def answered(place: Place) -> np.ndarray:
+    """Five rows of a regression are there; their ids."""
+    place.book.rules[1] = NUMBERS
+    some = block(5)
+    place.capture(some)
+    place.observations.ingest("shop")
+    return ids_of(some)
+
+
+def given(*labels: Any) -> np.ndarray:
+    out = np.empty(len(labels), object)
+    out[:] = labels
+    return out
+
+
+def counts(told: Labelled) -> Labelled:
+    return replace(told, bad=(), corrected=())
+
+
+def test_a_label_that_cannot_be_true_of_its_row_is_not_joined(place: Place, answered: np.ndarray) -> None:
+    told = place.observations.label("shop", answered, given("six", "6.5", 7, float("inf"), None))
+    assert counts(told) == Labelled(2, 0, 0, empty=1, refused=2)
+    assert [str(bad).split(" ", 3)[::3] for bad in told.bad] == [
+        ["row", "'six': expected a finite number"],
+        ["row", "inf: expected a finite number"],
+    ]
+    assert [(bad.row, bad.id) for bad in told.bad] == [(1, answered[0]), (4, answered[3])]
+    seen = place.observations.read("shop")
+    assert seen.truth.tolist() == [None, 6.5, 7, None, None]
+    assert seen.labelled.tolist() == [False, True, True, False, False]
+    assert seen.refused == {1: 2}
+    only = place.observations.read("shop", labelled=True)
+    assert (only.truth.tolist(), only.refused) == ([6.5, 7], {1: 2})
+
+
+def test_what_was_kept_aside_is_counted_until_the_right_label_comes(
+    place: Place, answered: np.ndarray
+) -> None:
+    place.observations.label("shop", answered[:2], given("six", "?"))
+    place.observations.label("shop", answered[:1], given("six"))
+    aside = place.observations.aside("shop")
+    assert aside.labels == 2
+    assert sorted(map(str, aside.examples)) == sorted(
+        [f"{answered[0]} 'six': expected a finite number", f"{answered[1]} '?': expected a finite number"]
+    )
+    assert counts(place.observations.label("shop", answered[:1], given(6))) == Labelled(1, 0, 0)
+    assert place.observations.aside("shop").labels == 1
+    assert place.observations.read("shop").refused == {1: 1}
+
+
+def test_a_bad_label_leaves_the_good_one_that_is_there(place: Place, answered: np.ndarray) -> None:
+    place.observations.label("shop", answered[:1], given(6))
+    assert counts(place.observations.label("shop", answered[:1], given("six"))).refused == 1
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [6]
+    assert place.observations.aside("shop").labels == 0
+
+
+def test_bad_labels_by_http_are_kept_aside_and_the_others_are_joined(
+    place: Place, answered: np.ndarray
+) -> None:
+    place.post(answered[:3].tolist(), [1, "six", "2"])
+    place.observations.ingest("shop")
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [1, 2]
+    assert place.observations.aside("shop").labels == 1
+
+
+def test_a_bad_label_that_came_before_its_row_is_kept_aside_with_the_row(place: Place) -> None:
+    place.book.rules[1] = NUMBERS
+    some = block(2)
+    assert counts(place.observations.label("shop", ids_of(some), given("six", "7"))) == Labelled(0, 2, 0)
+    assert place.observations.aside("shop").labels == 0
+    place.capture(some)
+    place.observations.ingest("shop")
+    assert place.observations.pending("shop") == 0
+    assert place.observations.aside("shop").labels == 1
+    assert place.observations.read("shop").truth.tolist() == [None, 7]
+
+
+def test_labels_from_before_there_was_a_rule_are_left_out_and_may_be_corrected(place: Place) -> None:
+    some = block(3)
+    place.capture(some)
+    place.observations.ingest("shop")
+    place.observations.label("shop", ids_of(some), given("six", "7", 8))
+    place.book.rules[1] = NUMBERS
+    seen = place.observations.read("shop", labelled=True)
+    assert (seen.truth.tolist(), seen.refused) == ([7, 8], {1: 1})
+    right = given(6, 7.0, 8.0)
+    assert counts(place.observations.label("shop", ids_of(some), right)) == Labelled(1, 0, 2)
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [6, 7, 8]
+    assert place.observations.read("shop").refused == {}
+
+
+def test_a_class_is_joined_as_the_version_names_it(place: Place) -> None:
+    place.book.rules[1] = LabelRule("classification", (0, 1))
+    some = block(5)
+    place.capture(some)
+    place.observations.ingest("shop")
+    told = place.observations.label("shop", ids_of(some), given(1.0, "0", True, "<=50K", "1.0"))
+    assert counts(told) == Labelled(4, 0, 0, unknown_class=1)
+    assert told.bad[0].expected == "a class that the model knows (0, 1)"
+    seen = place.observations.read("shop", labelled=True)
+    assert list(map(repr, seen.truth)) == ["1", "0", "1", "1"]
+    assert seen.refused == {1: 1}
+
+
+def test_a_new_class_is_joined_once_the_rules_allow_it(place: Place) -> None:
+    place.book.rules[1] = LabelRule("classification", ("a", "b"))
+    some = block(2)
+    place.capture(some)
+    place.observations.ingest("shop")
+    place.observations.label("shop", ids_of(some), given("a", "c"))
+    assert place.observations.read("shop").refused == {1: 1}
+    place.book.rules[1] = LabelRule("classification", ("a", "b"), new_classes=True)
+    place.observations.ingest("shop")
+    seen = place.observations.read("shop")
+    assert (seen.truth.tolist(), seen.refused) == (["a", "c"], {})
+    assert place.observations.aside("shop").labels == 0
+
+
+def test_the_version_that_answered_says_what_fits_not_its_shadow(place: Place) -> None:
+    place.book.rules |= {1: NUMBERS, 2: LabelRule("classification", ("six",))}
+    live = block(2)
+    place.capture({**live, "arm": np.full(2, "shadow"), "version": np.full(2, 2, np.int32)})
+    place.capture(live)
+    place.observations.ingest("shop")
+    assert place.observations.label("shop", ids_of(live), given("six", 7)).refused == 1
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [7]
+
+
+def test_an_id_that_no_prediction_can_have_is_refused(place: Place, answered: np.ndarray) -> None:
+    bare = str(answered[1]).split("/")[0]
+    told = place.observations.label("shop", given(answered[0], bare, None), given(1, 2, 3))
+    assert counts(told) == Labelled(1, 0, 0, refused=2)
+    assert (told.bad[0].row, told.bad[0].expected) == (2, "the id of a prediction, <request>/<row>")
+    assert place.observations.pending("shop") == 0
+
+
+def test_of_many_mistakes_the_first_are_told_and_all_are_counted(place: Place, answered: np.ndarray) -> None:
+    told = place.observations.label("shop", np.repeat(answered, 20), given(*["?"] * 100))
+    assert told.refused == 100
+    assert [bad.row for bad in told.bad] == list(range(1, 21))
+    assert place.observations.aside("shop").labels == 5
+    assert len(place.observations.aside("shop").examples) == 5
+
+
+def test_a_label_is_replaced_when_that_is_asked_for(place: Place, answered: np.ndarray) -> None:
+    place.observations.label("shop", answered[:3], given(1, 2, 3))
+    told = place.observations.label("shop", answered[:4], given(1, 5, "six", 4), ADA)
+    assert counts(told) == Labelled(1, 0, 1, refused=1, replaced=1)
+    assert told.corrected == (Corrected("shop", 1, 1),)
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [1, 5, 3, 4]
+    assert place.observations.label("shop", answered[:2], given(1, 5), ADA).replaced == 0
+    assert counts(place.observations.label("shop", answered[:2], given(1, 2))) == Labelled(0, 0, 1, 1)
+
+
+def test_labels_that_wait_are_replaced_too(place: Place) -> None:
+    some = block(2)
+    place.observations.label("shop", ids_of(some), given(1, 0))
+    assert counts(place.observations.label("shop", ids_of(some), given(1, 1), ADA)) == Labelled(
+        0, 0, 1, replaced=1
+    )
+    assert place.observations.pending("shop") == 2
+    place.capture(some)
+    place.observations.ingest("shop")
+    assert place.observations.read("shop").truth.tolist() == [1, 1]
+
+
+def test_a_file_that_contradicts_itself_replaces_nothing_twice(place: Place, answered: np.ndarray) -> None:
+    place.observations.label("shop", answered[:1], given(1))
+    told = place.observations.label("shop", answered[[0, 0]], given(2, 3), ADA)
+    assert counts(told) == Labelled(0, 0, 0, 1, replaced=1)
+    assert place.observations.read("shop", labelled=True).truth.tolist() == [2]
+
+
+def test_labels_kept_aside_go_with_their_rows(place: Place, answered: np.ndarray) -> None:
+    place.observations.label("shop", answered, given(*["?"] * 5))
+    new = block(2, first=24 * 60)
+    place.capture(new)
+    place.observations.ingest("shop")
+    place.observations.ingest("shop", Retention(since=minutes(60)))
+    assert place.observations.aside("shop").labels == 0
+
+
+def test_a_copy_goes_by_the_same_rules(place: Place, answered: np.ndarray, tmp_path: Path) -> None:
+    place.post(answered[:2].tolist(), ["six", 7])
+    (tmp_path / "aside").mkdir()
+    copy = place.observations.copied("shop", tmp_path / "aside")
+    copy.ingest("shop")
+    assert copy.aside("shop").labels == 1
+    assert copy.read("shop", labelled=True).truth.tolist() == [7]
+    assert place.observations.aside("shop").labels == 0
 
 
 def test_as_many_labels_as_ids_are_wanted(place: Place) -> None:

@@ -6,6 +6,7 @@ dead one left. What must hold then is `tests.small_project.assert_whole`.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ ROLLBACK = ("rollback", MODEL, *REASON)
 CHOOSE = ("deploy", MODEL, "--target", "local")
 MONITOR = ("monitor", MODEL, "--until", UNTIL)
 LABEL = ("label", MODEL, "labels.csv")
+CORRECT = ("label", MODEL, "corrected.csv", "--replace")
 RECONCILE = ("reconcile", MODEL)
 GC = ("gc",)
 KEEP_NOTHING = '\n[gc]\nkeep = "0s"\nkeep_versions = 0\n'
@@ -119,6 +121,8 @@ CASES = {
     "rollback:shifted": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
     "rollback:committed": Case(ROLLBACK, ROLLED_BACK, ("deploy", MODEL), serves=True),
     "label:ingested": Case(LABEL, PLACES),
+    "label:reopened": Case(CORRECT, PLACES),
+    "label:replaced": Case(CORRECT, PLACES),
     "retire:decided": Case(RETIRE, PLACES),
     "retire:committed": Case(RETIRE, {**PLACES, 1: "RETIRED"}, then=RECONCILE),
     "reconcile:mended": Case(RECONCILE, PLACES, moved="production"),
@@ -215,6 +219,9 @@ def acting(place: Place, file: str) -> Place:
 
 def prepare(place: Place, case: Case) -> None:
     (place.folder / "labels.csv").write_text("id,label\n")
+    ids, truth = json.loads((place.folder / "labels.json").read_text())
+    corrected = "".join(f"{name},{1 - label}\n" for name, label in zip(ids, truth, strict=True))
+    (place.folder / "corrected.csv").write_text(f"id,label\n{corrected}")
     with (place.folder / "policy.toml").open("a") as policy:
         policy.write(case.policy)
     if case.before:

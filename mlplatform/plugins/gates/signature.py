@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlplatform.domain.bundle import Column, Dtype, Manifest
+from mlplatform.domain.truth import label_key
 from mlplatform.domain.verdict import Finding, Verdict
 from mlplatform.plugins.gates.common import some
 from mlplatform.ports.extensions import Need, Subject
-from mlplatform.stats.labels import label_key
 
 WIDER: dict[Dtype, frozenset[Dtype]] = {
     "integer": frozenset({"long", "double"}),

@@ -31,8 +31,13 @@ class QualityJudge:
     def judge(self, facts: LiveFacts) -> Finding:
         """FAIL when it is surely worse by more than `drop`; INCONCLUSIVE with too few labels, or while it looks so."""
         n, limit = len(facts.losses), f"drop {self.drop:g}"
+        rows = (
+            f"labelled rows ({facts.refused_labels} labels refused)"
+            if facts.refused_labels
+            else "labelled rows"
+        )
         if not n:
-            return wait_for("quality", 0, self.min_labels, "labelled rows")
+            return wait_for("quality", 0, self.min_labels, rows)
         test = worse_exceeds(facts.losses, facts.incumbent_losses, self.drop, facts.alpha)
         new, old = float(facts.losses.mean()), float(facts.incumbent_losses.mean())
         what = "error rate" if facts.kind == "classification" else "mean absolute error"
@@ -41,7 +46,7 @@ class QualityJudge:
         if test.breached:
             return Finding("quality", Verdict.FAIL, f"{said}: worse by more than {self.drop:g}", seen, limit)
         if n < self.min_labels:
-            return wait_for("quality", n, self.min_labels, "labelled rows", seen)
+            return wait_for("quality", n, self.min_labels, rows, seen)
         if test.rate > (self.drop + 1) / 2:
             return Finding("quality", Verdict.INCONCLUSIVE, f"{said}: not sure yet", seen, limit)
         return Finding("quality", Verdict.PASS, said, seen, limit)

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlplatform.domain.counts import SHADOW
-from mlplatform.errors import UnknownName, UsageError
-from mlplatform.ports.data import EVERYTHING, Ingested, Labelled, Observed, Profiling, Retention
+from mlplatform.domain.joining import SHOWN_MISTAKES, Place, sort_labels
+from mlplatform.domain.truth import BadLabel, Misfit, Rules, anything
+from mlplatform.errors import UsageError
+from mlplatform.ports.data import (
+    EVERYTHING,
+    Corrected,
+    Correction,
+    Ingested,
+    KeptAside,
+    Labelled,
+    Observed,
+    Profiling,
+    Retention,
+)
 from mlplatform.stats.batch import Array
+from mlplatform.stats.given import read_given
 from mlplatform.stats.profile import Profile, profile
-from mlplatform.stats.spec import ReferenceSpec, is_null
-from mlplatform.stats.uneven import Uneven
-from mlplatform.testing.fakes.tables import as_stored, as_us, objects, us
+from mlplatform.stats.spec import ReferenceSpec
+from mlplatform.testing.fakes.rows import Row, check_time, event_us, moment, observed, rows_of
+from mlplatform.testing.fakes.tables import objects, us
 
-
-@dataclass(frozen=True)
-class _Row:
-    id: str
-    time_us: int
-    model: str
-    arm: str
-    version: int
-    columns: Mapping[str, Any]
-    prediction: Any
-    scores: Array | None
+EXAMPLES = 5
 
 
 @dataclass
 class _Endpoint:
     blocks: list[Mapping[str, Array]] = field(default_factory=list)
-    rows: list[_Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
     inbox: list[tuple[str, Any]] = field(default_factory=list)
+    aside: dict[str, tuple[Any, Place]] = field(default_factory=dict)
+    earlier: list[tuple[str, Any, Any, Correction]] = field(default_factory=list)
+    """Labels that were replaced: id, old, new, by whom."""
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Of a row that a shadow answered too the place of the answer that was given."""
+        ordered = sorted(self.rows, key=lambda row: row.arm != SHADOW)
+        return {row.id: (row.model, row.version) for row in ordered}
 
 
 @dataclass
@@ -46,6 +59,7 @@ class FakeObservations:
     """Port `Observations`. `capture` and `post` stand for the server: a block of rows, labels by HTTP."""
 
     endpoints: dict[str, _Endpoint] = field(default_factory=dict)
+    rules: Rules = anything
 
     def capture(self, endpoint: str, block: Mapping[str, Array]) -> None:
         """A block in the form that servers write (`mlplatform.serving.capture.recorder`)."""
@@ -59,36 +73,44 @@ class FakeObservations:
     ) -> Ingested:
         """What is in memory takes no space and need not be summed up: of `keep` only age counts."""
         place = self._at(endpoint)
-        rows = [row for block in place.blocks for row in _rows(block)]
+        rows = [row for block in place.blocks for row in rows_of(block)]
         blocks = len(place.blocks)
         place.rows.extend(rows)
         place.blocks.clear()
+        self._arrived(place, {row.id for row in rows})
         posted = list(place.inbox)
         place.inbox.clear()
         if posted:
             self.label(endpoint, np.array([i for i, _ in posted], object), objects([t for _, t in posted]))
         return Ingested(blocks, len(rows), 0, _expire(place, keep.since))
 
-    def label(self, endpoint: str, ids: Array, truth: Array) -> Labelled:
+    def label(self, endpoint: str, ids: Array, truth: Array, replacing: Correction | None = None) -> Labelled:
         if len(ids) != len(truth):
             raise UsageError(what=f"{len(ids)} ids but {len(truth)} labels")
-        place = self._at(endpoint)
-        there = {row.id for row in place.rows}
-        counts = {"matched": 0, "pending": 0, "repeated": 0, "conflicting": 0}
-        for name, label in zip(ids.tolist(), truth.tolist(), strict=True):
-            if is_null(label):
-                continue
-            if name in place.labels:
-                known = _key(place.labels[name]) == _key(label)
-                counts["repeated" if known else "conflicting"] += 1
-                continue
-            place.labels[name] = label
-            counts["matched" if name in there else "pending"] += 1
-        return Labelled(**counts)
+        place, given = self._at(endpoint), read_given(ids, truth)
+        found = sort_labels(given.labels, place.places, place.labels, self.rules, replacing is not None)
+        place.labels |= found.joined
+        place.aside = {n: kept for n, kept in (place.aside | found.aside).items() if n not in found.matched}
+        if replacing is not None:
+            joined = found.joined
+            place.earlier += [(name, old, joined[name], replacing) for name, old in found.outdated.items()]
+        counts = found.counts
+        return Labelled(
+            counts["matched"],
+            counts["pending"],
+            counts["repeated"],
+            counts["conflicting"],
+            given.empty,
+            counts["refused"] + given.refused,
+            counts["unknown_class"],
+            counts["replaced"],
+            tuple(sorted([*given.bad, *found.bad], key=lambda one: one.row)[:SHOWN_MISTAKES]),
+            tuple(Corrected(*place, count) for place, count in sorted(found.corrected.items())),
+        )
 
     def span(self, endpoint: str, time: str | None) -> tuple[datetime, datetime] | None:
         times = self.read(endpoint, time=time).times
-        return (_moment(times[0]), _moment(times[-1])) if len(times) else None
+        return (moment(times[0]), moment(times[-1])) if len(times) else None
 
     def read(
         self,
@@ -102,16 +124,17 @@ class FakeObservations:
         columns: bool = True,
     ) -> Observed:
         place = self._at(endpoint)
-        _check_time(place.rows, time)
+        check_time(place.rows, time)
         low = -np.inf if start is None else us(start)
         high = np.inf if end is None else us(end)
-        chosen = [(_event_us(row, time), row) for row in place.rows]
-        chosen = [(us, row) for us, row in chosen if low <= us < high and model in ("", row.model)]
-        chosen = [(us, row) for us, row in chosen if (row.arm == SHADOW) == shadow]
+        chosen = [(event_us(row, time), row) for row in place.rows]
+        chosen = [(at, row) for at, row in chosen if low <= at < high and model in ("", row.model)]
+        chosen = [(at, row) for at, row in chosen if (row.arm == SHADOW) == shadow]
+        truth, refused = self._truth(place, [row for _, row in chosen])
         if labelled:
-            chosen = [(us, row) for us, row in chosen if row.id in place.labels]
+            chosen = [(at, row) for at, row in chosen if row.id in truth]
         chosen.sort(key=lambda pair: pair[0])
-        seen = _observed(chosen, place.labels)
+        seen = replace(observed(chosen, truth), refused=refused)
         return seen if columns else replace(seen, columns={})
 
     def profile(
@@ -131,12 +154,42 @@ class FakeObservations:
         cells = ReferenceSpec({name: column for name, column in spec.columns.items() if name in columns})
         return Profile(mine.rows, profile(cells, columns).columns)
 
+    def _truth(self, place: _Endpoint, rows: Sequence[Row]) -> tuple[dict[str, Any], dict[int, int]]:
+        """Labels as their rules read them, and how many do not fit, by version."""
+        truth, refused = dict[str, Any](), Counter[int](row.version for row in rows if row.id in place.aside)
+        for row in (row for row in rows if row.id in place.labels):
+            rule, label = self.rules(row.model, row.version), place.labels[row.id]
+            read = rule.read(label) if rule else label
+            if isinstance(read, Misfit):
+                refused[row.version] += 1
+            else:
+                truth[row.id] = read
+        return truth, dict(refused)
+
     def pending(self, endpoint: str) -> int:
         place = self._at(endpoint)
         return len(place.labels.keys() - {row.id for row in place.rows})
 
     def copied(self, endpoint: str, into: Path) -> FakeObservations:
-        return FakeObservations(copy.deepcopy(self.endpoints))
+        return FakeObservations(copy.deepcopy(self.endpoints), self.rules)
+
+    def aside(self, endpoint: str) -> KeptAside:
+        place, examples = self._at(endpoint), []
+        for name, (label, at) in sorted(place.aside.items())[:EXAMPLES]:
+            rule = self.rules(*at)
+            read = rule.read(label) if rule else label
+            examples.append(
+                BadLabel.of(0, name, label, read.expected if isinstance(read, Misfit) else "nothing else")
+            )
+        return KeptAside(len(place.aside), tuple(examples))
+
+    def _arrived(self, place: _Endpoint, new: set[str]) -> None:
+        """Labels that waited for rows meet their rule, and those that were kept aside meet it again."""
+        waiting = {name: place.labels.pop(name) for name in new & place.labels.keys()}
+        given = waiting | {name: label for name, (label, _) in place.aside.items()}
+        found = sort_labels([(0, n, label) for n, label in given.items()], place.places, {}, self.rules)
+        place.labels |= found.matched
+        place.aside = found.aside
 
     def _at(self, endpoint: str) -> _Endpoint:
         return self.endpoints.setdefault(endpoint, _Endpoint())
@@ -149,102 +202,10 @@ def _expire(place: _Endpoint, since: datetime | None) -> int:
     old = {row.id for row in place.rows if since is not None and row.time_us < us(since)}
     place.rows = [row for row in place.rows if row.id not in old]
     place.labels = {name: label for name, label in place.labels.items() if name not in old}
+    place.aside = {name: kept for name, kept in place.aside.items() if name not in old}
     return len(old)
-
-
-def _rows(block: Mapping[str, Array]) -> Iterator[_Row]:
-    columns: dict[str, Array] = {}
-    block = _with_uneven(block)
-    for prefix in ("ctx:", "in:"):
-        for key in (key for key in block if key.startswith(prefix)):
-            columns[key.removeprefix(prefix)] = block[key]
-    for i in range(len(block["request"])):
-        values = {name: array[i] for name, array in columns.items()}
-        values = {name: _gap(block.get(f"null:{name}"), i, value) for name, value in values.items()}
-        scores = block["scores"][i] if "scores" in block else None
-        request = bytes(block["request"][i]).decode()
-        name = f"{request}/{int(block['row'][i])}"
-        model, version = str(block["model"][i]), int(block["version"][i])
-        arm = str(block["arm"][i]) if "arm" in block else ""
-        yield _Row(
-            name, int(block["time_us"][i]), model, arm, version, values, block["prediction"][i], scores
-        )
-
-
-def _with_uneven(block: Mapping[str, Array]) -> dict[str, Array]:
-    """Bytes, and tensors of any length, one object a row."""
-    out = {name: values for name, values in block.items() if not name.startswith("flat:")}
-    for name in (key.removeprefix("flat:") for key in block if key.startswith("flat:")):
-        ends = out.pop(f"ends:{name}")
-        gaps = out.pop(f"null:{name}", np.zeros(len(ends), bool))
-        rows = Uneven(block[f"flat:{name}"], ends, gaps, out.pop(f"shape:{name}", None)).rows()
-        out[f"in:{name}"] = rows
-    return out
-
-
-def _gap(mask: Array | None, i: int, value: Any) -> Any:
-    if mask is None or not mask[i]:
-        return value
-    return np.nan if isinstance(value, np.number | np.bool_) else None
-
-
-def _observed(chosen: Sequence[tuple[int, _Row]], labels: Mapping[str, Any]) -> Observed:
-    rows = [row for _, row in chosen]
-    names = list(dict.fromkeys(name for row in rows for name in row.columns))
-    given = [row.scores for row in rows if row.scores is not None]
-    return Observed(
-        ids=np.array([row.id for row in rows], object),
-        times=np.array([us for us, _ in chosen], np.int64).astype("datetime64[us]"),
-        versions=np.array([row.version for row in rows], np.int32),
-        columns={name: as_stored(_column([row.columns.get(name) for row in rows])) for name in names},
-        predictions=_stacked([row.prediction for row in rows]),
-        scores=_stacked([row.scores for row in rows]) if given else None,
-        truth=objects([labels.get(row.id) for row in rows]),
-        labelled=np.array([row.id in labels for row in rows], np.bool_),
-    )
-
-
-def _column(values: Sequence[Any]) -> Array:
-    """Tensors of one shape as one array."""
-    bulk = [isinstance(value, np.ndarray | bytes) for value in values]
-    if not any(bulk):
-        return np.array(values)
-    shapes = {np.shape(value) if isinstance(value, np.ndarray) else None for value in values}
-    return np.stack(values) if len(shapes) == 1 and None not in shapes else objects(values)
-
-
-def _stacked(values: Sequence[Any]) -> Array:
-    if len({np.shape(value) for value in values}) > 1 or any(value is None for value in values):
-        return objects(values)
-    return as_stored(np.array(values)) if values else np.empty(0, object)
 
 
 def _is_plain(values: Array) -> bool:
     """One value a row, no tensor and no bytes."""
     return values.ndim == 1 and not any(isinstance(value, np.ndarray | bytes) for value in values.tolist())
-
-
-def _check_time(rows: Sequence[_Row], time: str | None) -> None:
-    if not time or not rows:
-        return
-    values = [row.columns[time] for row in rows if time in row.columns]
-    if not values:
-        raise UnknownName("captured column", time, {name for row in rows for name in row.columns})
-    if all(as_us(value) is None for value in values):
-        raise UsageError(what=f"the captured column {time!r} does not hold times")
-
-
-def _event_us(row: _Row, time: str | None) -> int:
-    us = as_us(row.columns.get(time)) if time else None
-    return row.time_us if us is None else us
-
-
-def _moment(value: np.datetime64) -> datetime:
-    naive: datetime = value.astype("datetime64[us]").item()
-    return naive.replace(tzinfo=UTC)
-
-
-def _key(label: Any) -> str:
-    if isinstance(label, bool):
-        return str(int(label))
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

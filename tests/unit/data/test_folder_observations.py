@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from mlplatform.data.profiles import KEY
 from mlplatform.data.times import from_epoch_us
 from mlplatform.domain.bundle import Column, Manifest, Task
 from mlplatform.domain.routes import CaptureRule, Route
-from mlplatform.errors import HistoryUnusable, UsageError
-from mlplatform.ports.data import Ingested, Profiling, Retention
+from mlplatform.errors import HistoryUnusable
+from mlplatform.ports.data import Correction, Ingested, Profiling, Retention
 from mlplatform.serving.capture.labels import Inbox
 from mlplatform.serving.capture.recorder import Recorder, write_block
 from mlplatform.serving.decode import Rows
@@ -247,9 +248,12 @@ def test_a_document_that_holds_no_labels_is_set_aside(tmp_path: Path, text: str)
     assert (tmp_path / "shop" / "damaged" / "bad.json").read_text() == text
 
 
-def test_a_label_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a label is a number, text or true/false"):
-        observations(tmp_path).label("shop", np.array(["a/0"], object), np.array([[1, 2], None], object)[:1])
+def test_a_label_that_is_none_is_refused_and_told(tmp_path: Path) -> None:
+    given = np.empty(1, object)
+    given[0] = [1, 2]
+    told = observations(tmp_path).label("shop", np.array(["a/0"], object), given)
+    assert (told.refused, told.pending) == (1, 0)
+    assert str(told.bad[0]) == "row 1: a/0 [1, 2]: expected a number, text or true/false, not list"
 
 
 def test_a_lost_index_is_an_error_and_deletes_nothing(tmp_path: Path) -> None:
@@ -340,6 +344,26 @@ def test_the_oldest_rows_make_room_and_the_newest_stay(tmp_path: Path) -> None:
     assert observations(tmp_path).read("shop").columns["x"].min() == 2 * 86_400
     assert observations(tmp_path).ingest("shop", Retention(size_bytes=1)).expired == 1000
     assert observations(tmp_path).read("shop").rows == 1000
+
+
+def test_a_replaced_label_is_kept_with_who_replaced_it_and_when(tmp_path: Path) -> None:
+    some = block(4)
+    capture(tmp_path, some)
+    observations(tmp_path).ingest("shop")
+    ids = ids_of(some)
+    for part in (ids[:1], ids[1:2], ids[2:]):
+        observations(tmp_path).label("shop", part, np.zeros(len(part)))
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    observations(tmp_path).label("shop", ids[1:3], np.array([1, 2]), Correction("ada", at))
+    [file] = (tmp_path / "shop" / "segments").glob("earlier-*.parquet")
+    assert pq.read_table(file, partitioning=None).to_pylist() == [
+        {"id": ids[1], "label": "0.0", "by": "1", "at_us": int(at.timestamp() * 1e6), "actor": "ada"},
+        {"id": ids[2], "label": "0.0", "by": "2", "at_us": int(at.timestamp() * 1e6), "actor": "ada"},
+    ]
+    seen = observations(tmp_path).read("shop", labelled=True)
+    assert (seen.ids.tolist(), seen.truth.tolist()) == (ids.tolist(), [0, 1, 2, 0])
+    named = json.loads((tmp_path / "shop" / "segments" / "index.json").read_text())["labels"]
+    assert sorted(f["file"] for f in named) == [path.name for path in parquet_files(tmp_path, "labels")]
 
 
 def test_labels_do_not_wait_for_rows_that_are_too_old(tmp_path: Path) -> None:

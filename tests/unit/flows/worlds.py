@@ -20,6 +20,7 @@ from mlplatform.domain.policy import Data, EvaluateOn, Policy, Retrain, Stage, W
 from mlplatform.domain.rollout_plan import Probation
 from mlplatform.domain.use import Use
 from mlplatform.domain.version import Version
+from mlplatform.flows.labelling import TruthRules
 from mlplatform.flows.promote import Outcome, Wish, promote
 from mlplatform.flows.register import register
 from mlplatform.flows.rollout import follow
@@ -47,6 +48,7 @@ from mlplatform.tracking.card import render_card
 
 MODEL = "churn"
 ADA = Actor("ada", verified=True)
+CLASSES = Task("classification", "label", (0, 1), "y")
 INPUTS = (Column("x", "double"),)
 ACCURACY = Use("metric", {"name": "accuracy", "at_least": 0.8, "min_n": 30})
 HOLDOUT = (0, 100)
@@ -125,12 +127,15 @@ class Fakes:
     """Targets of other names than `local`."""
     observations: FakeObservations = field(default_factory=FakeObservations)
     said: list[str] = field(default_factory=list)
+    task: Task = CLASSES
+    """Of versions that are made from now on."""
 
     def __post_init__(self) -> None:
         self.ledger = FakeLedger(self.clock)
         self.tokens = FakeTokens()
         self.runs = FakeRuns(folder=self.folder / "runs")
         self.bundles = FolderBundles(self.folder / "home")
+        self.observations.rules = TruthRules(self.ledger, self.bundles)
         (self.folder / "work").mkdir()
         self.world = World(
             clock=self.clock,
@@ -181,13 +186,12 @@ class Fakes:
         tables.write(folder / "reference.parquet", {**known, "y": known_truth})
         np.save(folder / "trained_on.npy", np.unique(tables.row_digests(rows(*trained)[0], INPUTS)))
         files = {part: folder / f"{part}.parquet" for part in ("sample", "holdout", "reference")}
-        task = Task("classification", "label", (0, 1), "y")
         return Candidate(
             run_id=name,
             model_folder=folder / "model",
             runtime="onnx",
             inputs=INPUTS,
-            task=task,
+            task=self.task,
             trained_on=folder / "trained_on.npy",
             requirements={},
             author="grace",

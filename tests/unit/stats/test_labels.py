@@ -80,3 +80,8 @@ def test_answers_to_some_of_the_rows() -> None:
     assert some.labels.tolist() == [1, 3]
     assert some.scores.shape == (2, 3)
     assert len(some) == 2
+
+
+def test_numbers_beside_text_are_classes_like_any_other() -> None:
+    truth = np.array([0, 1, "<=50K", 1.0], object)
+    assert find_classes(truth, (Answers(np.array([1, 0, 1, 1])),)).tolist() == [0, 1, "<=50K"]
