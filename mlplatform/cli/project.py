@@ -237,9 +237,8 @@ def _doctor(
     if found or not failed:
         render.differences(found)
     for endpoint, aside in refused.items():
-        click.echo(
-            f"{endpoint}: {aside.labels} labels cannot be true of their rows; nothing is judged by them"
-        )
+        word = "label" if aside.labels == 1 else "labels"
+        click.echo(f"{endpoint}: {aside.labels} {word} refused: not what the version can answer")
         render_labels.kept_aside(aside)
         click.echo(click.style(f"  -> Correct them: mlplatform label {endpoint} FILE", dim=True))
 

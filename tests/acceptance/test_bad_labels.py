@@ -25,6 +25,8 @@ import mlplatform
 from mlplatform.cli.main import run
 from mlplatform.control import Platform
 from mlplatform.domain.ledger import Kind
+from mlplatform.domain.verdict import Verdict
+from mlplatform.flows.evaluate import judge
 from tests import documents
 from tests.mlflow_stores import fresh_store
 
@@ -119,8 +121,11 @@ def test_bad_labels_stop_nobody_and_are_told(story: Story, capsys: pytest.Captur
     assert told["bad"][0] == {"row": 1, "id": story.ids[0], "label": "'?'", "expected": "a finite number"}
 
     # gates look at the rows whose labels fit
-    assert run(["check", "wine@1", "production"]) == 3  # a move that is none; the labels are no reason
-    assert "could not convert" not in capsys.readouterr().err
+    world, policy = story.platform.world, story.platform.policy("wine")
+    judgement = judge(world, policy, "staging", story.platform.version("wine@1"), None)
+    assert [finding.verdict for finding in judgement.findings] == [Verdict.PASS]
+    assert judgement.evaluation and judgement.evaluation.rows == ROWS - 3
+    assert "1 label was refused" in judgement.evaluation.details["source"]
 
     # the worse version is taken back all the same
     assert run(["monitor", "wine", "--until", UNTIL]) == 0
@@ -128,7 +133,7 @@ def test_bad_labels_stop_nobody_and_are_told(story: Story, capsys: pytest.Captur
     assert "mean absolute error on 197 labelled rows: wine@2" in said
     assert story.platform.version("wine@production").number == 1
     run(["doctor"])
-    assert "wine: 1 labels cannot be true of their rows" in capsys.readouterr().out
+    assert "wine: 1 label refused: not what the version can answer" in capsys.readouterr().out
 
     # what was labelled wrongly is corrected when that is asked for, and the ledger says who did so
     story.outcomes("right.csv", label=[f"{float(value) + 1:.3f}" for value in story.truth])
