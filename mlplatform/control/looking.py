@@ -23,15 +23,12 @@ from mlplatform.domain.token import Identity, Token
 from mlplatform.domain.trend import Trend
 from mlplatform.domain.version import Version
 from mlplatform.domain.watch import Decision, Window
-from mlplatform.errors import (
-    BadPolicy,
-    UnknownName,
-    UsageError,
-)
+from mlplatform.errors import BadPolicy, UnknownName, UsageError
 from mlplatform.flows import (
     approve,
     live,
     placing,
+    probation,
     reconcile,
     retire,
     retrain,
@@ -258,6 +255,10 @@ class Looking:
         good = self._wiring.read.good
         found = [stray for stray in self.strays() if stray.model not in good]
         return strays.differences(self.world, good, found)
+
+    def fails_on_probation(self, rollout: Rollout) -> bool:
+        """Whether the server's counters say so; labels are for `monitor`."""
+        return bool(probation.counted_facts(self.world, self.policy(rollout.model), rollout).breach)
 
     def _endpoint_stage(self, policy: Policy, stage: str | None) -> str:
         chosen = stage or policy.live_stage

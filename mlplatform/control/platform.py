@@ -161,7 +161,7 @@ class Platform(Serving):
             endpoint = policy.stage(self._endpoint_stage(policy, None)).endpoint
             assert endpoint is not None
             watched = monitor.monitor(self.world, policy, endpoint.name, until)
-            taken_back = self._chains.tend_rollouts(policy, probation=True)
+            taken_back = self._chains.tend_rollouts(policy)
             steps = tuple(step for step in self._chains.steps_taken(model) if step != taken_back)
         failpoint("monitor:decided")
         if watched.windows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mlplatform.domain.bundle import Task
@@ -30,17 +32,23 @@ TESTS = 3
 """Of failures, refusals and quality: each may spend so large a part of alpha."""
 
 
-def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
-    """Failed and refused requests, and labelled rows on which the version before answers as well: the same rows,
-    paired."""
+def counted_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
+    """Failed and refused requests, as the server's counters have them: cheap enough to look every few seconds."""
     limits = policy.stage(rollout.stage).probation
     made = shifts(world, rollout)
     seen = since(world, rollout, made[-1]) if made else Seen()
     before = incumbent_before(made[-1]) if made else Counts()
-    failed, requests = seen.failed, seen.requests
-    if why := _failing(seen, limits) or _refusing(seen.counts, before, limits):
-        return ProbationFacts(requests, failed, 0, why)
-    unknown = [] if before.asked else ["refusals are not judged: the version before was asked nothing"]
+    why = _failing(seen, limits) or _refusing(seen.counts, before, limits)
+    unknown = "" if before.asked else "refusals are not judged: the version before was asked nothing"
+    return ProbationFacts(seen.requests, seen.failed, 0, why, unknown)
+
+
+def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts:
+    """The same, and labelled rows on which the version before answers as well: the same rows, paired."""
+    counted = counted_facts(world, policy, rollout)
+    if counted.breach:
+        return counted
+    unknown = [counted.not_judged] if counted.not_judged else []
     observed = world.observations.read(
         rollout.endpoint, time=policy.data.time, labelled=True, model=rollout.model
     )
@@ -48,7 +56,7 @@ def live_facts(world: World, policy: Policy, rollout: Rollout) -> ProbationFacts
     why = _paired_breach(world, policy, rollout, mine) if mine.rows else ""
     if left_out := said_of(observed.refused.get(rollout.version, 0)):
         unknown.append(left_out)
-    return ProbationFacts(requests, failed, mine.rows, why, "; ".join(unknown))
+    return replace(counted, labelled=mine.rows, breach=why, not_judged="; ".join(unknown))
 
 
 def _failing(seen: Seen, limits: Probation) -> str:

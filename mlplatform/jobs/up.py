@@ -100,9 +100,12 @@ def _watch(platform: Platform, stop: threading.Event, tell: Progress) -> None:
 
 
 def _roll_out(platform: Platform, tell: Progress) -> None:
-    """Take the steps of rollouts that are due; what a command has in hand waits until the next look."""
+    """Take the steps of rollouts that are due, and take back who fails on probation; what a command has in hand waits
+    until the next look."""
     for rollout in platform.world.deployments.active():
-        if rollout.phase is Phase.SHIFTED and rollout.model in platform.policies:
+        if rollout.model in platform.policies and (
+            rollout.phase is Phase.SHIFTED or platform.fails_on_probation(rollout)
+        ):
             with suppress(LeaseHeld):
                 taken_back = platform.roll_out(rollout.model)
                 [now] = [r for r in platform.world.deployments.history(rollout.model) if r.id == rollout.id]

@@ -11,12 +11,12 @@ from tests.server_place import Place, fast_route
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Route, ...]:
-    """What `place` serves: a model that answers at once. A file that wants others overrides it."""
+    """What `server_place` serves: a model that answers at once. A file that wants others overrides it."""
     return (fast_route(tmp_path_factory.mktemp("bundles") / "fast"),)
 
 
 @pytest.fixture
-def place(tmp_path: Path, routes: tuple[Route, ...]) -> Iterator[Place]:
+def server_place(tmp_path: Path, routes: tuple[Route, ...]) -> Iterator[Place]:
     made = Place(tmp_path / "servers", routes)
     yield made
     made.target.stop(made.folder)

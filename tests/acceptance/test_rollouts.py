@@ -195,7 +195,7 @@ class Shop:
 
         def settled() -> bool:
             enough = self.counted(number) >= ENOUGH
-            taken_back.extend(filter(None, [chains.tend_rollouts(self.given, probation=True)]))
+            taken_back.extend(filter(None, [chains.tend_rollouts(self.given)]))
             return bool(taken_back) or enough
 
         until(settled)

@@ -25,6 +25,11 @@ from tests.loading import exchange, request
 from tests.server_place import FAST, Clients, Place, until
 
 
+@pytest.fixture
+def place(server_place: Place) -> Place:
+    return server_place
+
+
 def announced(place: Place) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((place.folder / "server.json").read_bytes())
     return found

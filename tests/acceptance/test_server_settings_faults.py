@@ -22,6 +22,11 @@ from tests.loading import exchange
 from tests.server_place import FAST, Place, until
 
 
+@pytest.fixture
+def place(server_place: Place) -> Place:
+    return server_place
+
+
 def spec(place: Place, **said: Any) -> ServerSpec:
     return ServerSpec("e", place.folder, **said)
 

@@ -39,6 +39,11 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Route, ...]:
     return (fast_route(root / "fast"), Route("slow", 1, sluggish.digest, str(root / "slow")))
 
 
+@pytest.fixture
+def place(server_place: Place) -> Place:
+    return server_place
+
+
 # --- more than it can ---------------------------------------------------------------------------------------
 
 

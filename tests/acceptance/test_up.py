@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from mlplatform.domain.ledger import Kind
+from mlplatform.domain.rollout import Phase
 from mlplatform.ports.state import Firing, Schedule
 from tests.small_project import MODEL, Place, SmallProject, answering
 
@@ -114,6 +116,27 @@ def test_a_due_job_runs_once_beside_a_second_runner(running: Command, place: Pla
         told = [command.log.read_text().count("watch-it (due") for command in (running, second)]
         assert sorted(told) == [0, 1]
         assert len(platform.schedules.firings("watch-it")) == 1
+
+
+def test_a_version_whose_workers_die_on_probation_is_taken_back_without_a_monitor(
+    running: Command, place: Place
+) -> None:
+    with place.opened() as platform:
+        server = platform.endpoint(MODEL).server
+        [before] = platform.world.deployments.active(MODEL)
+        assert before.phase is Phase.PROBATION
+        killed = set[int]()
+        while not platform.world.ledger.entries(MODEL, kinds=(Kind.ROLLED_BACK,)):
+            workers = {w.pid for w in platform.world.documents.workers(MODEL)} - killed
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            killed |= workers
+            assert len(killed) < 20
+            threading.Event().wait(0.1)
+    assert "requests failed" in running.said(f"{MODEL}@{before.version} to production: (.*)")
+    assert until(lambda: answering(server.url) == f"{MODEL}@{before.previous}")
+    assert place.told("show", f"{MODEL}@{before.previous}")["place"] == "production"
 
 
 def test_sigterm_ends_all_of_it_and_frees_the_ports(running: Command, place: Place) -> None:
