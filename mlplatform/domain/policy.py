@@ -26,7 +26,8 @@ class EvaluateOn:
     use: Literal["holdout", "labelled_window"] = "holdout"
     """The rows kept back in training, or the newest captured rows whose truth is known."""
     last: str = "30d"
-    """For `labelled_window`: how far back from the newest labelled row."""
+    """For `labelled_window`: how far back from the newest labelled row. A retraining takes the rows before it, and the
+    older half of all while these are fewer."""
     min_rows: int = 200
     """With fewer labelled rows the holdout is used."""
     max_rows: int = 100_000

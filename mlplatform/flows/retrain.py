@@ -14,7 +14,7 @@ from mlplatform.domain.truth import said_of
 from mlplatform.domain.watch import Action, Decision
 from mlplatform.errors import MlplatformError
 from mlplatform.flows.intake import take_in
-from mlplatform.flows.rows import labelled_window
+from mlplatform.flows.rows import training_end
 from mlplatform.flows.world import World, failpoint
 from mlplatform.ports.data import Observed
 from mlplatform.ports.state import RetrainingRecord
@@ -171,7 +171,7 @@ def _extra_data(world: World, policy: Policy, name: str) -> tuple[Path | None, i
 
 
 def extra_rows(world: World, policy: Policy) -> Observed | None:
-    """Captured rows whose truth is known, older than the rows that the evaluation will use."""
+    """Captured rows whose truth is known, older than those that are kept for the evaluation."""
     stage = policy.live_stage
     endpoint = policy.stage(stage).endpoint if stage else None
     if endpoint is None:
@@ -179,8 +179,7 @@ def extra_rows(world: World, policy: Policy) -> Observed | None:
     take_in(world, policy, endpoint.name)
     end = None
     if policy.data.evaluate.use == "labelled_window":
-        window = labelled_window(world, policy, endpoint.name, None)
-        end = window[0] if window else None
+        end = training_end(world, policy, endpoint.name)
     return world.observations.read(
         endpoint.name, None, end, policy.data.time, labelled=True, model=policy.model
     )

@@ -75,6 +75,20 @@ def labelled_window(
     return start, newest
 
 
+def training_end(world: World, policy: Policy, endpoint: str) -> datetime | None:
+    """Before it a retraining takes the labelled rows: where evaluations begin, or half-way through all of them while
+    that leaves fewer to learn from. What was trained on is left out of evaluations anyway. None without labelled
+    rows."""
+    window = labelled_window(world, policy, endpoint, None)
+    if window is None:
+        return None
+    times = world.observations.read(
+        endpoint, None, None, policy.data.time, labelled=True, model=policy.model, columns=False
+    ).times
+    older = min(len(times) // 2, len(times) - policy.data.evaluate.min_rows)
+    return max(window[0], _moment(times[older])) if older > 0 else window[0]
+
+
 @dataclass(frozen=True)
 class _Offered:
     """Rows before any were left out. `times`: datetime64 with NaT, or None where rows have no time."""

@@ -255,6 +255,20 @@ def test_the_newest_labelled_rows_are_kept_back_for_the_evaluation(fakes: Fakes,
     assert table["x"].tolist() == rows(200, 320)[0]["x"][: len(table["x"])].tolist()
 
 
+@pytest.mark.parametrize(("labelled", "given"), [(30, 0), (50, 10), (120, 60)])
+def test_while_all_labels_are_young_a_retraining_takes_the_older_half(
+    fakes: Fakes, live: Version, labelled: int, given: int
+) -> None:
+    parameters = trained_with(fakes)
+    fakes.answered(live, 200, 200 + labelled, hour=0)
+    wanted = policy(data=Data("y", evaluate=EvaluateOn("labelled_window", last="30d", min_rows=40)))
+    done = ask(fakes, wanted, 4)
+    assert done.rows == given
+    if given:
+        table = fakes.world.tables.read(Path(parameters[0]["extra_data"]))
+        assert table["x"].tolist() == rows(200, 200 + given)[0]["x"].tolist()
+
+
 def test_the_governor_refuses_within_its_cooldown_and_the_reason_is_kept(fakes: Fakes, live: Version) -> None:
     parameters = trained_with(fakes)
     given = policy()
