@@ -131,12 +131,14 @@ class Chains:
             status, because = "rolling_out", settled.because
         return Outcome(**{**vars(outcome), "status": status, "because": because, "rollout": settled})
 
-    def tend_rollouts(self, policy: Policy) -> Entry | None:
-        """Take the steps that are due, and look at probation; the entry that took a version back."""
+    def tend_rollouts(self, policy: Policy, probation: bool = True) -> Entry | None:
+        """Take the steps that are due, and with `probation` look at that, too; the entry that took a version back."""
         taken_back = None
         for active in self.world.deployments.active(policy.model):
-            tend = self._tend_probation if active.phase is Phase.PROBATION else self._tend_steps
-            taken_back = tend(policy, active) or taken_back
+            if active.phase is not Phase.PROBATION:
+                taken_back = self._tend_steps(policy, active) or taken_back
+            elif probation:
+                taken_back = self._tend_probation(policy, active) or taken_back
         return taken_back
 
     def steps_taken(self, model: str) -> tuple[Entry, ...]:

@@ -274,7 +274,10 @@ class Looking:
     def _endpoint_state(self, policy: Policy, stage: str) -> EndpointState:
         endpoint = policy.stage(stage).endpoint
         assert endpoint is not None
-        routes = self.world.documents.routes(endpoint.name)
+        try:
+            routes = self.world.documents.routes(endpoint.name)
+        except ValueError:  # damaged: the server goes on by its last good one, and `reconcile` replaces it
+            routes = None
         active = [r for r in self.world.deployments.active(policy.model) if r.stage == stage]
         rolling = live.running(self.world, policy, stage)
         return EndpointState(

@@ -175,13 +175,16 @@ class Platform(Serving):
         return Loop(watched, retrained, outcome, taken_back, active, steps)
 
     def roll_out(self, model: str) -> Entry | None:
-        """Take the steps of the model's rollouts that are due; the entry that took a version back, if one did."""
-        return self._roll_out(model)[0]
-
-    def _roll_out(self, model: str) -> tuple[Entry | None, tuple[Entry, ...]]:
-        """And the steps that were taken."""
+        """Take the steps of the model's rollouts that are due, and look at probation; the entry that took a version
+        back, if one did."""
         with self._chains.changing(model, by_itself=True) as policy:
-            return self._chains.tend_rollouts(policy), self._chains.steps_taken(model)
+            return self._chains.tend_rollouts(policy)
+
+    def _take_steps(self, model: str) -> tuple[Entry, ...]:
+        """The steps of the model's rollouts that were due."""
+        with self._chains.changing(model, by_itself=True) as policy:
+            self._chains.tend_rollouts(policy, probation=False)
+            return self._chains.steps_taken(model)
 
     def report(self, model: str, into: Path) -> Path:
         """The HTML report of the newest windows as a file, and beside the live version's run in MLflow."""
@@ -218,7 +221,7 @@ class Platform(Serving):
             told = strays.differences(self.world, self.policies, own)
             found += [reconcile.mended(self.world, difference) for difference in told]
         if any(r.phase is not Phase.PROBATION for r in self.world.deployments.active(model)):
-            found += [self._step_due(step) for step in self._roll_out(model)[1]]
+            found += [self._step_due(step) for step in self._take_steps(model)]
         return [*found, *self._chains.take_up(policy)]
 
     def _step_due(self, step: Entry) -> Difference:
