@@ -6,7 +6,6 @@ the absolute paths that MLflow has of it, and the next demo is made beside it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from mlplatform.errors import UsageError
+from mlplatform.plugins.targets.folder import lock_held
 from mlplatform.ports.clock import Progress
 
 NAME = "mlplatform-demo"
@@ -61,23 +61,14 @@ def _why_kept(folder: Path) -> str:
     except (OSError, ValueError):
         return "is not empty, and not a demo that has ended"
     files = [path for path in folder.rglob("*") if path.is_file()]
-    if running := next((path for path in files if path.suffix == ".lock" and _is_held(path)), None):
+    if running := next(
+        (path for path in files if path.suffix == ".lock" and lock_held(path.parent, path.name)), None
+    ):
         return f"is in use: something holds {running.relative_to(folder)}"
     files = [path for path in files if path.name != MARK and not path.name.endswith(BY_LOOKING)]
     if changed := next((path for path in files if _changed_at(path) > end + SETTLES_SECONDS), None):
         return f"was worked in since its demo ended ({changed.relative_to(folder)} has changed)"
     return ""
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _changed_at(path: Path) -> float:

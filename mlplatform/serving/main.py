@@ -55,7 +55,7 @@ def _serve_locked(folder: Path, settings: Settings, keeper: Path | None, adopts:
     settings.telling.configure("parent")
     with pumped() as pumps:
         supervisor = Supervisor(
-            folder, listeners, settings, keeper, lambda: sum(pump.dropped_lines for pump in pumps)
+            folder, listeners, settings, keeper, adopts, lambda: sum(pump.dropped_lines for pump in pumps)
         )
         try:
             supervisor.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlplatform.serving import logs
 from mlplatform.serving.metrics import Ended
-from mlplatform.serving.parent.listening import listen_beside, steer
+from mlplatform.serving.parent.listening import listen_beside, steer, turn_away
 from mlplatform.serving.parent.settings import Settings
 from mlplatform.serving.parent.workers import Child, Place, spawn
 
@@ -53,11 +53,14 @@ class Crew:
             steer(self.listeners, len(self._places))
             self._narrow = False
 
-    def stop(self) -> None:
-        """Let the workers finish their requests; then none is left."""
+    def stop(self, shared: bool) -> None:
+        """Let the workers finish their requests; then none is left. `shared`: somebody else takes connections from the
+        sockets, or keeps them for who will."""
         places = [*self._places, *(place for _, place in self._leaving)]
         # Who comes when the workers have stopped is refused by the system, and does not wait in vain.
         for place in places:
+            if not shared:
+                turn_away(place.listener)
             place.listener.close()
         running = [*(child for place in places for child in place.children), *self._retired]
         for child in running:

@@ -33,6 +33,8 @@ class Door:
         self._place = folder / HANDOVER
         self._door: socket.socket | None = None
         self._asking: list[socket.socket] = []
+        self.has_handed = False
+        """Whether somebody else has our sockets, too."""
         with suppress(OSError):
             self._door = opened(folder, HANDOVER)
 
@@ -48,6 +50,7 @@ class Door:
             with asked, suppress(OSError, ValueError, KeyError, TypeError):
                 said = question(asked)
                 if isinstance(said, Share):
+                    self.has_handed = True
                     hand(asked, listeners[said.place :: said.of])
         if self._door and self._door.fileno() in woken:
             with suppress(OSError):

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from mlplatform.errors import PortInUse, WorldError
 
 BACKLOG = 2048
-_ATTACH_REUSEPORT_CBPF = 51
-"""Of Linux; Python does not name it."""
+_ATTACH_FILTER, _ATTACH_REUSEPORT_CBPF = 26, 51
+"""Of Linux; Python does not name them."""
 _RANDOM = 0xFFFFF000 + 56
-_LOAD, _MODULO, _RETURN = 0x20, 0x94, 0x16
+_LOAD, _MODULO, _RETURN, _DROP = 0x20, 0x94, 0x16, 0x06
 
 
 def listen(host: str, port: int, count: int) -> list[socket.socket]:
@@ -54,12 +54,24 @@ def listen_beside(host: str, port: int) -> socket.socket:
 def steer(listeners: Sequence[socket.socket], count: int) -> bool:
     """Give new connections to the first `count` sockets of a port only, in the order in which they began to listen;
     whether the system can. So one gets no more before it is closed, which resets what waits in its queue."""
-    program = [(_LOAD, 0, 0, _RANDOM), (_MODULO, 0, 0, count), (_RETURN, 0, 0, 0)]
+    program = ((_LOAD, 0, 0, _RANDOM), (_MODULO, 0, 0, count), (_RETURN, 0, 0, 0))
+    return _attach(listeners[0], _ATTACH_REUSEPORT_CBPF, program)
+
+
+def turn_away(listener: socket.socket) -> bool:
+    """No connection comes to be on the socket any more, in no process that shares it; whether the system can do that.
+    Those that wait in its queue can all be taken then, before it is closed, which would reset them. Who asks hears
+    nothing, asks again after a second, and finds the socket closed."""
+    return _attach(listener, _ATTACH_FILTER, ((_DROP, 0, 0, 0),))
+
+
+def _attach(listener: socket.socket, option: int, program: Sequence[tuple[int, int, int, int]]) -> bool:
     code = b"".join(struct.pack("HBBI", *step) for step in program)
     kept = ctypes.create_string_buffer(code, len(code))
     try:
-        filter_program = struct.pack("HP", len(program), ctypes.addressof(kept))
-        listeners[0].setsockopt(socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, filter_program)
+        listener.setsockopt(
+            socket.SOL_SOCKET, option, struct.pack("HP", len(program), ctypes.addressof(kept))
+        )
     except OSError:
         return False
     return True

@@ -37,10 +37,12 @@ class Supervisor:
         listeners: Sequence[socket.socket],
         settings: Settings,
         keeper: Path | None = None,
+        adopted: bool = False,
         dropped_lines: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`dropped_lines`: of the log of all processes, so far."""
-        self._folder, self._dropped_lines = folder, dropped_lines
+        """`adopted`: the sockets, from a keeper, which may have them too. `dropped_lines`: of the log of all processes,
+        so far."""
+        self._folder, self._adopted, self._dropped_lines = folder, adopted, dropped_lines
         self._crew = Crew(folder, listeners, settings, keeper)
         self._refused: dict[str, str] = {}
         self._announced: dict[str, object] = {}
@@ -77,7 +79,7 @@ class Supervisor:
     def stop(self) -> None:
         """Let the workers finish their requests; then none is left."""
         self._door.close()
-        self._crew.stop()
+        self._crew.stop(shared=self._adopted or self._door.has_handed)
 
     def _tend(self) -> None:
         self._crew.tend(self._dropped_lines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import select
@@ -18,6 +19,7 @@ from mlplatform.plugins.targets.local import LocalTarget
 from mlplatform.ports.extensions import ServerSpec
 from mlplatform.serving.parent.handover import HANDOVER, MOST_ASKING, Door
 from mlplatform.serving.parent.joining import Port
+from mlplatform.serving.parent.listening import turn_away
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -114,3 +116,20 @@ def test_whoever_says_nothing_at_the_door_holds_nobody_up(tmp_path: Path) -> Non
         for each in others:
             each.close()
     door.close()
+
+
+def test_who_waits_is_taken_and_who_comes_later_is_refused_once_the_socket_closes() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with socket.create_connection(listener.getsockname()) as first, socket.socket() as later:
+        assert turn_away(listener)
+        later.setblocking(False)
+        assert later.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        listener.setblocking(False)
+        taken, peer = listener.accept()
+        assert peer == first.getsockname()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.close()
+        select.select([], [later], [], 20)
+        assert later.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        taken.close()
